@@ -1,0 +1,206 @@
+"""Overrides -> typed runs, with every problem of every point found before anything starts.
+
+Hydra composes once per distinct set of groups; value overrides are applied to that composition. Hydra itself would
+stop at the first problem and would accept `+unknown=1`, so overrides are checked here one by one.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alpaca import checks, evalsets, groups, metrics
+from alpaca.checks import nearest
+from alpaca.config import Run
+from alpaca.curation import filters
+from alpaca.errors import ConfigurationErrors, UserError
+from alpaca.runtime.budget import Budget
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def version_base() -> dict[str, str]:
+    """Hydra 1.3 warns when version_base is missing, 1.4 when it is given."""
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+
+
+def parse(overrides: Sequence[str]) -> tuple[list[Override], list[UserError]]:
+    """The overrides that Hydra's grammar accepts, and a problem for each that it does not, or that adds or deletes keys."""
+    good, problems = [], []
+    parser = OverridesParser.create()
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except OverrideParseException as error:
+            problems.append(UserError(what=f"cannot be read: {str(error).splitlines()[0]}", where=text, remedy="write key=value"))
+            continue
+        if (override.is_add() and override.key_or_group != "sweep") or override.is_delete():
+            problems.append(UserError(what="keys can be set, not added or deleted", where=text,
+                                      remedy=_how_to_set(override.key_or_group)))
+        else:
+            good.append(override)
+    return good, problems
+
+
+def _how_to_set(key: str) -> str:
+    return f"write {key}=VALUE without + or ~; unknown keys are refused"
+
+
+class Composer:
+    """Composes points of conf/ and collects the problems of all of them."""
+
+    def __init__(self, conf: Path = CONF) -> None:
+        self.conf = conf
+        self.problems: list[UserError] = []
+        self._bases: dict[tuple[str, ...], DictConfig | None] = {}
+
+    def run(self, overrides: Sequence[Override]) -> Run | None:
+        """One typed run, or None when there are problems (added to `problems`)."""
+        before = len(self.problems)
+        chosen = [item for item in overrides if self._is_group(item)]
+        good = [item for item in chosen if self._option_exists(item)]
+        base = self._base(tuple(item.input_line or "" for item in good))
+        if base is None:
+            return None
+        config = copy.deepcopy(base)
+        for item in overrides:
+            if item not in chosen and not item.key_or_group.startswith("hydra."):
+                self._apply(config, item)
+        run = self._typed(config)
+        if run is not None:
+            self._add(checks.contradictions(run, known_names()))
+        return run if len(self.problems) == before else None
+
+    def raise_problems(self) -> None:
+        """Raises ConfigurationErrors when any point had a problem; the same problem of many points is told once."""
+        unique = {problem.text(): problem for problem in self.problems}
+        if unique:
+            raise ConfigurationErrors(unique.values())
+
+    def group_names(self) -> list[str]:
+        """The groups of conf/."""
+        return sorted(path.name for path in self.conf.iterdir() if path.is_dir())
+
+    def _add(self, problems: Iterable[UserError]) -> None:
+        self.problems.extend(problems)
+
+    def _is_group(self, item: Override) -> bool:
+        key = item.key_or_group
+        return key in self.group_names() or key.startswith("hydra/") or "@" in item.get_key_element()
+
+    def _option_exists(self, item: Override) -> bool:
+        key, value = item.key_or_group, item.value()
+        if key.startswith("hydra/") or (key == "recipe" and value is None):
+            return True
+        if isinstance(value, dict):
+            self._add([UserError(what=f"{value} is no name of an option", where=key, remedy=f"set single keys: {key}.KEY=VALUE")])
+            return False
+        options = self._options(key)
+        unknown = [name for name in (value if isinstance(value, list) else [value]) if str(name) not in options]
+        self._add(UserError(what=f"no option {str(name)!r} in group {key}", where=f"{key}={name}", remedy=nearest(str(name), options))
+                  for name in unknown)
+        return not unknown
+
+    def _options(self, group: str) -> list[str]:
+        with self._hydra() as loader:
+            return list(loader.get_group_options(group, ObjectType.CONFIG))
+
+    def _base(self, chosen: tuple[str, ...]) -> DictConfig | None:
+        if chosen not in self._bases:
+            try:
+                with self._hydra():
+                    self._bases[chosen] = hydra_compose("config", overrides=list(chosen))
+            except (HydraException, OmegaConfBaseException) as error:
+                self._add([UserError(what=_first_line(error), where=" ".join(chosen) or str(self.conf))])
+                self._bases[chosen] = None
+        return self._bases[chosen]
+
+    @contextmanager
+    def _hydra(self) -> Iterator[Any]:
+        """Hydra's configuration loader: the running application's, or one opened for the moment."""
+        groups.register()
+        if GlobalHydra.instance().is_initialized():
+            yield GlobalHydra.instance().config_loader()
+        else:
+            with initialize_config_dir(str(self.conf), **version_base()):
+                yield GlobalHydra.instance().config_loader()
+
+    def _apply(self, config: DictConfig, item: Override) -> None:
+        key = item.key_or_group
+        known = known_keys(config)
+        if key not in known:
+            self._add([UserError(what="no such key", where=f"{key}={item.get_value_element_as_str()}",
+                                 remedy=nearest(key, [*known, *self.group_names()]))])
+            return
+        try:
+            OmegaConf.update(config, key, item.value())
+        except OmegaConfBaseException as error:
+            self._add([UserError(what=f"{item.get_value_element_as_str()} does not fit: {_first_line(error)}", where=key,
+                                 remedy=f"its present value is {OmegaConf.select(config, key)!r}")])
+
+    def _typed(self, config: DictConfig) -> Run | None:
+        missing = sorted(OmegaConf.missing_keys(config))
+        self._add(UserError(what="mandatory value is missing (???)", where=key, remedy=f"add {key}=VALUE") for key in missing)
+        if missing:
+            return None
+        try:
+            run = OmegaConf.to_object(config)
+        except (OmegaConfBaseException, AttributeError, TypeError) as error:
+            self._add([UserError(what=_first_line(error), where="configuration", remedy="see --cfg job")])
+            return None
+        if isinstance(run, Run):
+            _normalise(run)
+            return run
+        raise TypeError(f"conf/config.yaml composed to {type(run).__name__}, expected Run")
+
+
+def _normalise(run: Run) -> None:
+    """One spelling per meaning ("3epochs" and "3 epochs"), so that equal work has equal keys."""
+    if re.search(r"\d", run.train.budget):
+        try:
+            run.train.budget = Budget.parse(run.train.budget).canonical()
+        except UserError:
+            return  # reported by the checks with its key
+
+
+def known_keys(config: DictConfig) -> list[str]:
+    """Every dotted key that can be set, inner nodes included."""
+    found: list[str] = []
+
+    def walk(node: Any, prefix: str) -> None:
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+            for name in node:
+                found.append(f"{prefix}{name}")
+                walk(node._get_node(name), f"{prefix}{name}.")
+
+    walk(config, "")
+    return found
+
+
+def known_names() -> dict[str, Iterable[str]]:
+    """The names that lists in the configuration may hold."""
+    return {"filters": [item.name for item in filters.FILTERS], "metrics": metrics.METRICS, "set": evalsets.SETS}
+
+
+def value_of(config_value: Any) -> Any:
+    """A parsed override's value as plain Python."""
+    return OmegaConf.to_container(config_value) if isinstance(config_value, (DictConfig, ListConfig)) else config_value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,427 @@
+"""The typed configuration: one dataclass per group, each leaf marked identity, execution or content.
+
+identity: it can change the result and enters the keys of the stages that read it.
+execution: it must not change the result (where, how parallel, how often saved).
+content: the path of an input file; the path is execution, the sha256 of what it holds is identity.
+
+`slots` makes an undeclared key an error instead of a stray attribute; the classes are not frozen because OmegaConf
+cannot compose frozen schemas. Variants of a group that live beside their owner (teachers) derive from the bases here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+IDENTITY, EXECUTION, CONTENT = "identity", "execution", "content"
+MISSING = "???"  # OmegaConf's mark for a mandatory value
+
+
+def what(default: Any = None, *, choices: tuple[str, ...] = (), least: float | None = None,
+         below: float | None = None, factory: Any = None) -> Any:
+    """An identity leaf. choices: the allowed strings; least / below: inclusive lower and upper bound of a number."""
+    return _leaf(IDENTITY, default, factory, {"choices": choices, "least": least, "most": below})
+
+
+def how(default: Any = None, *, choices: tuple[str, ...] = (), least: float | None = None, factory: Any = None) -> Any:
+    """An execution leaf."""
+    return _leaf(EXECUTION, default, factory, {"choices": choices, "least": least, "most": None})
+
+
+def content() -> Any:
+    """The path of an input file, hashed by what it holds; null means the built-in one."""
+    return _leaf(CONTENT, None, None, {})
+
+
+def _leaf(mark: str, default: Any, factory: Any, rules: dict[str, Any]) -> Any:
+    metadata = {"mark": mark, **rules}
+    return field(default_factory=factory, metadata=metadata) if factory else field(default=default, metadata=metadata)
+
+
+@dataclass(kw_only=True, slots=True)
+class Seeds:
+    """`seed` sets all three; each can be overridden alone."""
+
+    data: int = what(0, least=0)
+    """Pool of the teacher's requests and order of the subsets."""
+    init: int = what(0, least=0)
+    """New weights (added token rows, adapters)."""
+    order: int = what(0, least=0)
+    """Order of the training examples."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Spend:
+    """What a sampling stage may use up before it stops cleanly, keeping everything."""
+
+    max_tokens: int | None = how(None, least=1)
+    """Prompt + completion tokens of one sampling stage; null: no bound."""
+
+
+@dataclass(kw_only=True, slots=True)
+class DataGen:
+    """Base of the ways to get instruction data; `kind` names the variant."""
+
+    kind: str = what(MISSING)
+
+
+@dataclass(kw_only=True, slots=True)
+class AlpacaDataGen(DataGen):
+    """Alpaca's one-step form (stanford_alpaca, generate_instruction.py): seeds shown, the teacher continues the list."""
+
+    kind: str = what("alpaca", choices=("alpaca",))
+    seeds: str | None = content()
+    """JSONL of seed tasks in self-instruct's form; null: the 175 of this project."""
+    prompt: str | None = content()
+    """Text of the generation prompt, `{count}` for the number of tasks; null: this project's."""
+    num_examples: int = what(4000, least=1)
+    """The pool: sampling goes on until so many examples pass the released rules."""
+    tasks_per_request: int = what(20, least=2)
+    """Length of the list that the teacher continues, the shown seeds included (Alpaca: 20)."""
+    seeds_per_prompt: int = what(3, least=1)
+    temperature: float = what(1.0, least=0.0)
+    top_p: float = what(1.0, least=0.0, below=1.0)
+    max_tokens: int = what(3072, least=1)
+    """Completion tokens allowed per request."""
+    stall_requests: int = how(200, least=1)
+    """Sampling stops when this many requests in a row keep fewer than `stall_keep_rate` of their tasks."""
+    stall_keep_rate: float = how(0.05, least=0.0)
+    seed: int = what(0, least=0)
+    """Draws the request plan; follows `seeds.data`, pin it to pay for one pool under several seeds."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ReleasedDataGen(DataGen):
+    """A published data set in Alpaca's JSON form; no teacher is asked."""
+
+    kind: str = what("released", choices=("released",))
+    path: str | None = content()
+    """A local JSON or JSONL file; null: downloaded from `url` once and kept in the cache."""
+    url: str = how("")
+    sha256: str = what("")
+    """The digest that the downloaded file must have; not read where `path` is given."""
+    examples: int | None = how(None)
+    """Records in the file with that digest, for the plan's forecast."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Teacher:
+    """Base of the teachers; `kind` names the variant."""
+
+    kind: str = what(MISSING)
+    in_flight: int = how(16, least=1)
+    """Requests waiting for an answer at the same time."""
+    max_attempts: int = how(6, least=1)
+    """Tries of one request before the stage gives up."""
+    timeout: float = how(120.0, least=0.001)
+    """Seconds that one try may take."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Data:
+    """Curation: from raw responses or a released file to the training set."""
+
+    size: int | None = what(1000, least=1)
+    """Examples in the training set, a prefix of one hash order per seed; null: all that pass."""
+    filters: list[str] = what(factory=list)
+    """Names of the filters that drop an example, in order (`alpaca.curation.filters`)."""
+    normalise_no_input: bool = what(False)
+    """Spellings such as "No input" or "N/A" in the input field become the empty input."""
+    dedup_threshold: float | None = what(0.7, least=0.0, below=1.0)
+    """Drop an instruction whose ROUGE-L F1 against any kept one is above this; null: no de-duplication."""
+    selection: str = what("random", choices=("random",))
+
+
+@dataclass(kw_only=True, slots=True)
+class Model:
+    """Base of the base models; `kind` names the variant."""
+
+    kind: str = what(MISSING)
+    name: str = how(MISSING)
+    """Shown in plans and reports."""
+    parameters: float = how(MISSING, least=0)
+    """Approximate parameter count, for the forecast in the plan."""
+
+
+@dataclass(kw_only=True, slots=True)
+class HubModel(Model):
+    """A pretrained causal language model, loaded by transformers' Auto classes."""
+
+    kind: str = what("hub", choices=("hub",))
+    id: str = what(MISSING)
+    """Hub id."""
+    revision: str = what("main")
+    """Commit, tag or branch on the hub; a commit makes the run reproducible."""
+    path: str | None = content()
+    """A local folder in the transformers format, used instead of the hub id."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TinyModel(Model):
+    """A Llama built here: tokenizer and weights come from the `pretrain` stage on the embedded corpus."""
+
+    kind: str = what("tiny", choices=("tiny",))
+    layers: int = what(2, least=1)
+    width: int = what(96, least=8)
+    heads: int = what(3, least=1)
+    vocabulary: int = what(640, least=300)
+    seed: int = what(0, least=0)
+    """Seed of tokenizer corpus, weights and pretraining order; fixed, so that every run of a sweep shares one base."""
+    steps: int = what(400, least=1)
+    batch: int = what(64, least=1)
+    """Lines per pretraining step."""
+    muon_lr: float = what(0.024, least=0.0)
+    adamw_lr: float = what(0.004, least=0.0)
+    checkpoint_seconds: float = how(30.0, least=0.0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Train:
+    """Supervised fine-tuning (Alpaca's templates, loss on the output and eos only)."""
+
+    budget: str = what("3 epochs")
+    """How long: "3 epochs", "200 steps" or "1e6 tokens" (supervised and prompt tokens, without padding)."""
+    global_batch: int = what(128, least=1)
+    """Examples per optimizer step, over all processes and accumulation steps."""
+    micro_batch: int = how(4, least=1)
+    """Examples per forward pass and process; accumulation follows."""
+    max_length: int = what(512, least=8)
+    """Tokens of prompt and response together; longer examples are cut at the end, and counted."""
+    checkpoint_seconds: float = how(60.0, least=0.0)
+    """Seconds between resumable checkpoints."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Optimizer:
+    """Base of the optimizers, with the schedule that all of them share."""
+
+    kind: str = what(MISSING)
+    lr: float = what(2e-5, least=0.0)
+    schedule: str = what("cosine", choices=("cosine", "linear", "constant", "wsd"))
+    """wsd: constant, then linear to zero over the last 40 % of the steps."""
+    warmup_ratio: float = what(0.03, least=0.0, below=1.0)
+    """Share of all steps in which the rate rises linearly from zero."""
+    clip: float | None = what(1.0, least=0.0)
+    """Largest norm of the gradient; null: unclipped."""
+
+
+@dataclass(kw_only=True, slots=True)
+class AdamW(Optimizer):
+    """torch.optim.AdamW (Loshchilov & Hutter, arXiv 1711.05101)."""
+
+    kind: str = what("adamw", choices=("adamw",))
+    beta1: float = what(0.9, least=0.0, below=1.0)
+    beta2: float = what(0.999, least=0.0, below=1.0)
+    eps: float = what(1e-8, least=0.0)
+    weight_decay: float = what(0.0, least=0.0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Muon(Optimizer):
+    """torch.optim.Muon on the hidden matrices (`lr`), AdamW on embeddings, head, norms and biases (`adamw_lr`)."""
+
+    kind: str = what("muon", choices=("muon",))
+    lr: float = what(0.024, least=0.0)
+    momentum: float = what(0.95, least=0.0, below=1.0)
+    weight_decay: float = what(0.1, least=0.0)
+    adamw_lr: float = what(0.004, least=0.0)
+    adamw_beta1: float = what(0.9, least=0.0, below=1.0)
+    adamw_beta2: float = what(0.98, least=0.0, below=1.0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Precision:
+    """Number formats of training."""
+
+    compute: str = what("fp32", choices=("fp32", "bf16"))
+    """fp32, or bf16 matrix products over fp32 master weights (autocast; FSDP's mixed precision)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Fsdp:
+    """How training is spread over processes: names of PyTorch's sharding strategies, run by FSDP2."""
+
+    mode: str = how("none", choices=("none", "ddp", "full_shard", "shard_grad_op", "hybrid_shard"))
+    world_size: int = how(1, least=1)
+    """Processes, one per GPU (or per core where there is no GPU)."""
+    shard_size: int | None = how(None, least=2)
+    """hybrid_shard: processes in one shard group; the groups replicate each other. null: half of world_size."""
+    offload: bool = how(False)
+    """Parameters and optimizer states in host memory (GPU only)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Responses:
+    """Decoding: greedy at temperature 0."""
+
+    max_new_tokens: int = what(128, least=1)
+    temperature: float = what(0.0, least=0.0)
+    top_p: float = what(1.0, least=0.0, below=1.0)
+    seed: int = what(0, least=0)
+    """Of sampling; not read by greedy decoding."""
+    batch: int = how(64, least=1)
+
+
+@dataclass(kw_only=True, slots=True)
+class Evaluation:
+    """One named evaluation: its items, how they are answered, how the answers are scored."""
+
+    set: str = what(MISSING)
+    """Loader of the items (`alpaca.evalsets`)."""
+    path: str | None = content()
+    """A local file of the set; null: built in, or downloaded from `url` once and kept in the cache."""
+    url: str = how("")
+    sha256: str = what("")
+    size: int | None = what(None, least=1)
+    """Only the first so many items; null: all."""
+    responses: Responses = field(default_factory=Responses)
+    metrics: list[str] = what(factory=list)
+
+
+@dataclass(kw_only=True, slots=True)
+class Cluster:
+    """Where stages run."""
+
+    kind: str = how("local", choices=("local", "debug"))
+    """local: one process per stage; debug: in this process, one after the other."""
+    parallel: int = how(2, least=1)
+    """Stages running side by side."""
+    threads: int = how(1, least=1)
+    """CPU threads of each stage."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Tracker:
+    """Experiment tracking of the training jobs; never allowed to stop one."""
+
+    kind: str = how("none", choices=("none", "wandb"))
+    project: str = how("alpaca")
+    entity: str | None = how(None)
+    group: str | None = how(None)
+    """W&B group; null: the sweep's name."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """One point: everything that `launch.py` can be told."""
+
+    sweep: str | None = how(None)
+    """Name of a question in sweeps/; read by `alpaca.sweep`, with and without -m."""
+    dry_run: bool = how(False)
+    output_dir: str = how("outputs")
+    seed: int = how(0, least=0)
+    """Sets seeds.data, seeds.init and seeds.order, which are the identity."""
+    seeds: Seeds = field(default_factory=Seeds)
+    spend: Spend = field(default_factory=Spend)
+    data_gen: DataGen = field(default_factory=DataGen)
+    teacher: Teacher = field(default_factory=Teacher)
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    precision: Precision = field(default_factory=Precision)
+    fsdp: Fsdp = field(default_factory=Fsdp)
+    eval: dict[str, Evaluation] = field(default_factory=dict)
+    cluster: Cluster = field(default_factory=Cluster)
+    tracker: Tracker = field(default_factory=Tracker)
+
+
+@dataclass(kw_only=True, slots=True)
+class DataSeed:
+    """The part of `Seeds` that curation reads."""
+
+    data: int = what(0, least=0)
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainSeeds:
+    """The part of `Seeds` that training reads."""
+
+    init: int = what(0, least=0)
+    order: int = what(0, least=0)
+
+
+@dataclass(kw_only=True, slots=True)
+class SampleConfig:
+    """All that the sample stage may read; no teacher where released data is used."""
+
+    data_gen: DataGen
+    teacher: Teacher | None = None
+    spend: Spend = field(default_factory=Spend)
+
+
+@dataclass(kw_only=True, slots=True)
+class CurateConfig:
+    """All that the curate stage may read."""
+
+    data: Data
+    seeds: DataSeed
+
+
+@dataclass(kw_only=True, slots=True)
+class PretrainConfig:
+    """All that the pretrain stage may read."""
+
+    model: TinyModel
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """All that the train stage may read."""
+
+    model: Model
+    train: Train
+    optimizer: Optimizer
+    precision: Precision
+    fsdp: Fsdp
+    seeds: TrainSeeds
+
+
+@dataclass(kw_only=True, slots=True)
+class RespondConfig:
+    """All that the respond stage of one evaluation may read."""
+
+    set: str = what(MISSING)
+    path: str | None = content()
+    url: str = how("")
+    sha256: str = what("")
+    size: int | None = what(None, least=1)
+    responses: Responses = field(default_factory=Responses)
+
+
+@dataclass(kw_only=True, slots=True)
+class ScoreConfig:
+    """All that the score stage of one evaluation may read."""
+
+    metrics: list[str] = what(factory=list)
+
+
+@dataclass(kw_only=True, slots=True)
+class Point:
+    """One run as a report sees it."""
+
+    name: str
+    factors: dict[str, Any]
+    """Dotted key -> value of each declared factor; empty for a single run."""
+    seeds: dict[str, int]
+    """data, init, order."""
+    stages: dict[str, str]
+    """Role ("sample", "curate", "pretrain", "train", "respond:NAME", "score:NAME") -> folder below the output folder."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ReportConfig:
+    """What a report page is made from: the question and its points; all numbers come from the points' folders."""
+
+    title: str
+    question: str = ""
+    command: str = ""
+    """The command that makes this page again."""
+    metric: str = ""
+    """"EVALUATION.METRIC" that the figure shows; empty: the first evaluation's first metric."""
+    factors: list[str] = field(default_factory=list)
+    controls: list[str] = field(default_factory=list)
+    """What is held equal, in words."""
+    notes: list[str] = field(default_factory=list)
+    """What the choices brought along, warnings, caveats."""
+    points: list[Point] = field(default_factory=list)

@@ -1,0 +1,107 @@
+"""What a stage will cost, in words for the plan: amounts where they are known, guesses marked as such."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from alpaca.artifacts import is_finished, read_json
+from alpaca.config import (
+    AlpacaDataGen, CurateConfig, PretrainConfig, ReleasedDataGen, RespondConfig, SampleConfig, TinyModel, TrainConfig,
+)
+from alpaca.plan import Node, Plan
+from alpaca.runtime.budget import Budget
+
+# Means of the released set (4.2 characters a token): see the benchmark notes in benchmarks/README.md.
+PROMPT_TOKENS, TASK_TOKENS, EXAMPLE_TOKENS = 800, 99, 128
+H100_FLOPS, GUESSED_UTILISATION = 989e12, 0.4
+
+
+def cost(node: Node, plan: Plan, output: Path) -> str:
+    """One line: amounts, then how long such a stage took here before, if any did."""
+    describe = _DESCRIBE.get(node.stage)
+    amount = describe(node, plan) if describe else ""
+    seconds = _seconds_before(node, output)
+    before = "" if seconds is None else f"about {seconds:.0f} s, as before"
+    return "; ".join(part for part in (amount, before) if part) or "seconds"
+
+
+def _seconds_before(node: Node, output: Path) -> float | None:
+    """Median seconds of the finished stages of this kind and name in the output folder."""
+    found = []
+    for path in (output / node.stage).glob(f"{node.slug}-*"):
+        if is_finished(path) and (path / "provenance.json").exists():
+            found.append(float(read_json(path / "provenance.json")["seconds"]))
+    return median(found) if found else None
+
+
+def _sample(node: Node, plan: Plan) -> str:
+    config: SampleConfig = node.config
+    if isinstance(config.data_gen, ReleasedDataGen):
+        return f"reads {config.data_gen.path}" if config.data_gen.path else "one download, kept in the cache"
+    if not isinstance(config.data_gen, AlpacaDataGen):
+        return ""
+    tasks = config.data_gen.tasks_per_request - config.data_gen.seeds_per_prompt
+    requests = math.ceil(config.data_gen.num_examples / tasks)
+    tokens = requests * (PROMPT_TOKENS + tasks * TASK_TOKENS)
+    free = ", no money" if config.teacher is not None and config.teacher.kind == "programmatic" else ""
+    return f"at least {requests:,} requests, {_short(tokens)} tokens (a guess){free}"
+
+
+def _curate(node: Node, plan: Plan) -> str:
+    config: CurateConfig = node.config
+    return f"selects {config.data.size:,}" if config.data.size else "keeps all that pass"
+
+
+def _pretrain(node: Node, plan: Plan) -> str:
+    config: PretrainConfig = node.config
+    return f"{config.model.steps:,} steps x {config.model.batch} lines"
+
+
+def _train(node: Node, plan: Plan) -> str:
+    config: TrainConfig = node.config
+    budget, batch = Budget.parse(config.train.budget), config.train.global_batch
+    examples = _examples(node, plan)
+    if budget.unit != "steps" and examples is None:
+        return f"{budget.canonical()} x batch {batch}"
+    steps = budget.steps(examples or 0, batch, EXAMPLE_TOKENS)
+    text = f"{steps:,} steps x {batch} examples"
+    if isinstance(config.model, TinyModel):
+        return text
+    tokens = steps * batch * EXAMPLE_TOKENS
+    flops = 6 * config.model.parameters * tokens
+    hours = flops / (H100_FLOPS * GUESSED_UTILISATION) / 3600
+    return f"{text}, {_short(tokens)} tokens, {flops:.1e} FLOP: {hours:.2g} GPU-hours on an H100 at 40 % (a guess)"
+
+
+def _examples(node: Node, plan: Plan) -> int | None:
+    """Size of the training set as far as the plan knows it."""
+    curate = plan.nodes[node.parents["data"]]
+    size: int | None = curate.config.data.size
+    if size is not None:
+        return size
+    source: Any = plan.nodes[curate.parents["pool"]].config.data_gen
+    if isinstance(source, AlpacaDataGen):
+        return source.num_examples
+    return source.examples if isinstance(source, ReleasedDataGen) and source.path is None else None
+
+
+def _respond(node: Node, plan: Plan) -> str:
+    config: RespondConfig = node.config
+    items = f"{config.size:,} items" if config.size else "all items"
+    return f"{items}, up to {config.responses.max_new_tokens} new tokens each"
+
+
+_DESCRIBE: dict[str, Callable[[Node, Plan], str]] = {
+    "sample": _sample, "curate": _curate, "pretrain": _pretrain, "train": _train, "respond": _respond,
+}
+
+
+def _short(count: float) -> str:
+    for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {name}"
+    return f"{count:.0f}"

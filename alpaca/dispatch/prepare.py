@@ -1,0 +1,102 @@
+"""Where each stage of a plan lies on disk, what state it is in, and the freezing of what is to run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alpaca import artifacts, claims, frozen
+from alpaca.config import Run
+from alpaca.errors import ArtifactError
+from alpaca.plan import Node, Plan
+from alpaca.runtime import provenance
+
+CACHED, RUNNING, PARTIAL, NEW = "cached", "running", "resumes", "to run"
+
+
+@dataclass(kw_only=True, slots=True)
+class Session:
+    """One launch: the plan, its folders and what is recorded with each stage."""
+
+    plan: Plan
+    output: Path
+    folders: dict[str, Path]
+    """Key -> folder."""
+    run: Run
+    """The first run, for the execution settings that all share (cluster, tracker, output_dir)."""
+    group: str | None
+    """Name of the sweep, for the tracker."""
+    code: Path | None = None
+    git: dict[str, Any] | None = None
+
+    def label(self, key: str) -> str:
+        """Folder name below the output folder."""
+        return self.folders[key].relative_to(self.output).as_posix()
+
+
+def open_session(plan: Plan, run: Run, group: str | None) -> Session:
+    """The folders of a plan; nothing is written."""
+    output = Path(run.output_dir).expanduser().resolve()
+    folders = {key: artifacts.find_folder(output, node.stage, node.slug, key) for key, node in plan.nodes.items()}
+    return Session(plan=plan, output=output, folders=folders, run=run, group=group)
+
+
+def state(folder: Path) -> str:
+    """cached, running (by a living process), resumes (begun) or to run."""
+    if artifacts.is_finished(folder):
+        return CACHED
+    if not folder.exists():
+        return NEW
+    if claims.holder(folder):
+        return RUNNING
+    return PARTIAL if any(folder.glob("claim-*")) else NEW
+
+
+def verify_cached(session: Session) -> None:
+    """Raises one ArtifactError that names every finished folder whose payload was changed."""
+    problems = []
+    for folder in session.folders.values():
+        if artifacts.is_finished(folder):
+            try:
+                artifacts.verify(folder, thorough=False)
+            except ArtifactError as error:
+                problems.append(f"{error.where}: {error.what}")
+    if problems:
+        raise ArtifactError(what="; ".join(problems),
+                            remedy="restore what was changed, or delete these folders and run the same command again")
+
+
+def freeze(session: Session, node: Node, folder: Path, parents: dict[str, str]) -> None:
+    """Writes the stage's stage.json. parents: role -> folder below the output folder."""
+    if session.code is None:
+        session.output.mkdir(parents=True, exist_ok=True)
+        session.code = provenance.snapshot(session.output)
+        session.git = _record_git(session.code)
+    extra = {"code": session.code.relative_to(session.output).as_posix(), "git": session.git, "argv": sys.argv,
+             "tracking": _tracking(session, node)}
+    artifacts.freeze(folder, frozen.freeze_node(node, parents, extra))
+
+
+def freeze_stages(session: Session) -> None:
+    """Freezes every stage that is not finished, before any of them starts."""
+    for key, node in session.plan.nodes.items():
+        if not artifacts.is_finished(session.folders[key]):
+            freeze(session, node, session.folders[key], {role: session.label(parent) for role, parent in node.parents.items()})
+
+
+def _record_git(code: Path) -> dict[str, Any]:
+    """Commit and dirty flag; the uncommitted difference is written once beside the code snapshot."""
+    found = provenance.git_state()
+    difference = found.pop("diff")
+    if difference:
+        (code / "dirty.diff").write_text(difference, encoding="utf-8")
+    return found
+
+
+def _tracking(session: Session, node: Node) -> dict[str, Any]:
+    tracker = session.run.tracker
+    return {"kind": tracker.kind, "project": tracker.project, "entity": tracker.entity,
+            "group": tracker.group or session.group, "job_type": node.stage, "id": f"{node.stage}-{node.key[:16]}",
+            "name": node.label, "tags": [node.stage, node.slug], "config": node.identity}

@@ -1,0 +1,33 @@
+"""The table of configuration schemas: group -> variant -> dataclass. A new teacher adds one line here."""
+
+from __future__ import annotations
+
+from hydra.core.config_store import ConfigStore
+
+from alpaca import config
+from alpaca.teachers.openai import OpenAI
+from alpaca.teachers.programmatic import Programmatic
+
+VARIANTS: dict[str, dict[str, type]] = {
+    "data_gen": {"alpaca": config.AlpacaDataGen, "released": config.ReleasedDataGen},
+    "teacher": {"programmatic": Programmatic, "openai": OpenAI},
+    "model": {"tiny": config.TinyModel, "hub": config.HubModel},
+    "optimizer": {"adamw": config.AdamW, "muon": config.Muon},
+}
+"""Groups whose options differ in their fields; `kind` in the configuration names the variant."""
+
+SINGLE: dict[str, type] = {
+    "run": config.Run, "data": config.Data, "train": config.Train, "precision": config.Precision,
+    "fsdp": config.Fsdp, "cluster": config.Cluster, "tracker": config.Tracker,
+}
+"""Groups with one schema."""
+
+
+def register() -> None:
+    """Puts every schema into Hydra's store below `schema/`, where the YAML files of conf/ pick them up."""
+    store = ConfigStore.instance()
+    for name, node in SINGLE.items():
+        store.store(group="schema", name=name, node=node)
+    for group, variants in VARIANTS.items():
+        for name, node in variants.items():
+            store.store(group=f"schema/{group}", name=name, node=node)

@@ -1,0 +1,142 @@
+"""What a worker runs: `python -m alpaca.jobs FOLDER`. The same call on a laptop, in CI and on a cluster.
+
+The folder holds everything (stage.json); configuration is never composed again here. The worker checks its parents'
+markers and hashes itself, claims the folder, runs the stage, hashes the payload and sets the marker.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from alpaca import artifacts, claims, frozen
+from alpaca.artifacts import Context
+from alpaca.errors import AlpacaError, ArtifactError, UserError
+from alpaca.runtime import provenance, tracking
+
+ROOMS = {
+    "sample": "alpaca.stages.sample", "curate": "alpaca.stages.curate", "pretrain": "alpaca.stages.pretrain",
+    "train": "alpaca.stages.train", "respond": "alpaca.stages.respond", "score": "alpaca.stages.score",
+    "report": "alpaca.report",
+}
+"""Stage -> the package whose `run(config, context)` does it, imported only when it is its turn."""
+TRACKED = ("pretrain", "train")
+
+
+def execute(folder: Path) -> None:
+    """Does the stage of one folder unless it is finished; waits while another process does it."""
+    settings, config = frozen.load(folder)
+    if "RANK" in os.environ:  # one of several training processes: the process that started them holds the claim
+        _run(settings, config, _context(folder, settings))
+        return
+    claim = claims.acquire(folder, finished=lambda: artifacts.is_finished(folder), on_wait=_say_waiting)
+    if claim is None:
+        print("finished meanwhile by another process", flush=True)
+        return
+    try:
+        _claimed(folder, settings, config, claim)
+    except BaseException:
+        claim.release()
+        raise
+    claim.remove()
+
+
+def _claimed(folder: Path, settings: dict[str, Any], config: Any, claim: claims.Claim) -> None:
+    context = _context(folder, settings)
+    context.check = claim.check
+    parents = {role: _verified(role, path, settings["stage"]) for role, path in context.parents.items()}
+    tracker = _tracker(settings, folder.parents[1], context)
+    context.tracker = tracker
+    started, clock = provenance.now(), time.monotonic()
+    _run(settings, config, context)
+    record = {
+        "started": started, "ended": provenance.now(), "seconds": round(time.monotonic() - clock, 3),
+        "cost": context.cost, "parents": parents, "argv": settings.get("argv", []), "git": settings.get("git", {}),
+        "code": settings.get("code"), "hardware": provenance.hardware(), "packages": provenance.packages(),
+    }
+    artifacts.publish(folder, record, claim.check)
+    tracker.finish({"seconds": record["seconds"]})
+
+
+def _context(folder: Path, settings: dict[str, Any]) -> Context:
+    output = folder.parents[1]
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    return Context(folder=folder, work=work, parents={role: output / name for role, name in settings["parents"].items()})
+
+
+def _verified(role: str, path: Path, stage: str) -> str:
+    """The parent's manifest digest, after every byte of it was checked (a page only needs it to be finished)."""
+    if not artifacts.is_finished(path):
+        raise ArtifactError(what=f"parent {role!r} is not finished", where=str(path),
+                            remedy="launch the same command again; it does what is missing")
+    artifacts.verify(path, thorough=stage != "report")
+    return artifacts.manifest_digest(path)
+
+
+def _run(settings: dict[str, Any], config: Any, context: Context) -> None:
+    room = importlib.import_module(ROOMS[settings["stage"]])
+    room.run(config, context)
+
+
+def _tracker(settings: dict[str, Any], output: Path, context: Context) -> tracking.Tracker:
+    wanted = settings.get("tracking") if settings["stage"] in TRACKED else None
+    return tracking.open_tracker(wanted or {}, output, context.log)
+
+
+def _say_waiting(owner: dict[str, Any]) -> None:
+    print(f"waiting for process {owner.get('pid')} on {owner.get('host')}, which is doing this stage", flush=True)
+
+
+def explain(error: OSError, folder: Path) -> UserError | None:
+    """A full or read-only disk as an error that a user can mend; None for another failure."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(what=f"no space left while writing {error.filename or folder}", where=str(folder),
+                         remedy="free some space and run the same command again; the stage goes on where it stopped")
+    if error.errno in (errno.EROFS, errno.EACCES):
+        return UserError(what=f"cannot write {error.filename or folder}: {error.strerror}", where=str(folder),
+                         remedy="choose a writable output_dir=...")
+    return None
+
+
+def guarded(folder: Path) -> int:
+    """`execute` with its errors told on stderr; the exit status."""
+    try:
+        execute(folder)
+    except AlpacaError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_status
+    except OSError as error:
+        known = explain(error, folder)
+        if known is None:
+            traceback.print_exc()
+            return 1
+        print(f"error: {known}", file=sys.stderr, flush=True)
+        return known.exit_status
+    return 0
+
+
+def _stop(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m alpaca.jobs FOLDER")
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        status = guarded(Path(sys.argv[1]).resolve())
+    except KeyboardInterrupt:
+        status = 130
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Rows of the JSONL files that stages exchange, and the one way to read, write and append them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alpaca.errors import UserError
+
+
+@dataclass(kw_only=True, slots=True)
+class Example:
+    """One instruction-following example; `provenance` says which teacher, request and seeds made it."""
+
+    id: str
+    instruction: str
+    input: str
+    output: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True, slots=True)
+class SeedTask:
+    """A human-written task shown to the teacher; the field names of self-instruct's seed_tasks.jsonl, one instance each."""
+
+    id: str
+    name: str
+    instruction: str
+    input: str
+    output: str
+    is_classification: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class EvalItem:
+    """One item of an evaluation set. `exact` is true where the reference is the one right answer."""
+
+    id: str
+    instruction: str
+    input: str
+    reference: str
+    family: str = ""
+    exact: bool = False
+
+
+def encode(row: Any) -> str:
+    """One JSON line without its newline: UTF-8 text kept readable, key order as given (so equal rows are equal bytes)."""
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def as_row(record: Any) -> dict[str, Any]:
+    """A dataclass record as a JSON object."""
+    return asdict(record)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file; a broken line is an error that names file, line and column."""
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _decode(line, path, number)
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
+    """Writes all rows and returns their number; the file appears whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    count = 0
+    with temporary.open("w", encoding="utf-8", newline="\n") as out:
+        for count, row in enumerate(rows, 1):
+            out.write(encode(row) + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(path)
+    return count
+
+
+def drop_torn_tail(path: Path) -> int:
+    """Cuts the half-written last line that a killed process leaves; returns the number of bytes cut."""
+    if not path.exists():
+        return 0
+    with path.open("rb+") as file:
+        content = file.read()
+        keep = content.rfind(b"\n") + 1
+        if keep < len(content):
+            file.truncate(keep)
+        return len(content) - keep
+
+
+def _decode(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(what=f"not JSON ({error.msg} at column {error.colno}): {line.strip()[:80]!r}",
+                        where=f"{path}:{number}", remedy="each line must be one JSON object") from error
+    if not isinstance(row, dict):
+        raise UserError(what=f"a JSON {type(row).__name__}, expected an object: {line.strip()[:80]!r}",
+                        where=f"{path}:{number}", remedy="each line must be one JSON object")
+    return row

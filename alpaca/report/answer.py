@@ -1,0 +1,153 @@
+"""The answer in one sentence, how its intervals were made, and what must be known before it is believed."""
+
+from __future__ import annotations
+
+from alpaca.config import ReportConfig
+from alpaca.report import wording
+from alpaca.report.folders import Folder
+from alpaca.report.results import SEEDS_FOR_T, Difference, Level, Results
+
+_MOST_LISTED = 4
+
+
+def sentence(results: Results) -> str:
+    """The mean of each level with its interval and n; never a number alone."""
+    levels = results.measured
+    if not levels:
+        return "No run has finished scoring, so there is no answer yet."
+    head = wording.metric_in_full(results.main)
+    if len(levels) == 1:
+        of_level = f" at {wording.factors(levels[0].factors)}" if levels[0].factors else ""
+        body = f" is {wording.full(levels[0].intervals[results.main])}{of_level}"
+    elif results.axis and len(levels[0].factors) == 1:
+        body = _trend(results)
+    else:
+        body = _listing(results)
+    return f"{head[0].upper()}{head[1:]}{body}; {_counts(results)}."
+
+
+def method(results: Results) -> str:
+    """How the intervals were made and what they leave out."""
+    levels = results.measured
+    if not levels:
+        return ""
+    over_seeds = [level for level in levels if level.intervals[results.main].method == "Student t"]
+    agreed = [level for level in levels if level not in over_seeds and len(level.scored(results.main)) >= SEEDS_FOR_T]
+    few = [level for level in levels if level not in over_seeds and level not in agreed]
+    parts = [
+        "95 % intervals over seeds (Student t): how far another run with new seeds would fall on these same items."
+        if over_seeds else "",
+        f"Where all seeds agree exactly ({_names(agreed)}) the interval is over items ({_item_method(agreed, results)})."
+        if agreed else "",
+        f"{_whose(few, levels)}95 % intervals over items ({_item_method(few, results)}); with fewer than {SEEDS_FOR_T} "
+        f"seeds the variation between seeds is not covered." if few else "",
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def difference_method(results: Results) -> str:
+    """The line below the differences."""
+    if not results.differences:
+        return ""
+    number = len(results.differences)
+    pairs = " or ".join(sorted({f"by {difference.pairs}" for difference in results.differences}, reverse=True))
+    corrected = f", widened so that all {number} hold together (Bonferroni)" if number > 1 else ""
+    items_only = " Pairs of items leave the variation between seeds out." if "item" in pairs else ""
+    return f"95 % intervals of differences paired {pairs}{corrected}.{items_only}"
+
+
+def caveats(config: ReportConfig, results: Results, folders: list[Folder]) -> list[str]:
+    """What stands above the figure because it changes how everything below it is read."""
+    return [*_unfinished(results), *_meaningless(results), *_mixed_code(folders)]
+
+
+def _trend(results: Results) -> str:
+    first, last = results.measured[0], results.measured[-1]
+    head, tail = (_at(level, results) for level in (first, last))
+    verdict = next((one.verdict for one in results.differences if one.level is last), "inconclusive")
+    verbs = {"higher": "rises from", "lower": "falls from"}
+    middle = _extreme_between(results)
+    if verdict in verbs:
+        return f" {verbs[verdict]} {head} to {tail}{middle}"
+    doubt = "the two are identical" if verdict.startswith("identical") else "the difference is inconclusive"
+    return f" is {head} and {tail}{middle}; {doubt}"
+
+
+def _at(level: Level, results: Results) -> str:
+    setting = f"{results.axis} = {wording.value(level.factors[results.axis])}"
+    return f"{wording.full(level.intervals[results.main])} at {setting}"
+
+
+def _extreme_between(results: Results) -> str:
+    """The highest level, where it is neither the first nor the last."""
+    best = max(results.measured, key=lambda level: level.intervals[results.main].estimate)
+    return f", highest with {_at(best, results)}" if best not in (results.measured[0], results.measured[-1]) else ""
+
+
+def _listing(results: Results) -> str:
+    ordered = sorted(results.measured, key=lambda level: -level.intervals[results.main].estimate)
+    named = [f"{wording.full(level.intervals[results.main])} with {wording.factors(level.factors)}" for level in ordered]
+    if len(named) <= _MOST_LISTED:
+        return f" is {wording.listing(named)}{_doubt(results.differences)}"
+    return f" is highest, {named[0]}, and lowest, {named[-1]}, of {len(named)} levels"
+
+
+def _doubt(differences: list[Difference]) -> str:
+    if any(difference.verdict in ("higher", "lower") for difference in differences):
+        return ""
+    if all(difference.verdict.startswith("identical") for difference in differences):
+        return "; the levels are identical"
+    return "; the difference is inconclusive" if len(differences) == 1 else "; no difference from the first is conclusive"
+
+
+def _counts(results: Results) -> str:
+    levels = results.measured
+    seeds = wording.spread((len(level.scored(results.main)) for level in levels), "seed")
+    items = wording.spread((level.items(results.main) for level in levels), "item")
+    return f"{seeds}{' per level' if len(levels) > 1 else ''}, {items}"
+
+
+def _names(levels: list[Level]) -> str:
+    return "; ".join(wording.factors(level.factors) for level in levels if level.factors) or "here"
+
+
+def _whose(few: list[Level], levels: list[Level]) -> str:
+    return "" if len(few) == len(levels) else f"{_names(few)}: "
+
+
+def _item_method(levels: list[Level], results: Results) -> str:
+    words = {"Wilson": "Wilson", "bootstrap": "BCa bootstrap", "constant": "no spread"}
+    return ", ".join(sorted({words[level.intervals[results.main].method] for level in levels}))
+
+
+def _unfinished(results: Results) -> list[str]:
+    torn = [outcome for outcome in results.outcomes if outcome.missing]
+    if not torn:
+        return []
+    named = "; ".join(f"{outcome.point.name} (no {outcome.missing[0].name})" for outcome in torn)
+    return [f"{len(torn)} of {wording.plural(len(results.outcomes), 'run')} did not finish: {named}. "
+            "Everything below is made from the others and from the stages that did."]
+
+
+def _meaningless(results: Results) -> list[str]:
+    sets: dict[str, None] = {}
+    for outcome in results.outcomes:
+        train = outcome.folders.get("train")
+        if train is not None and train.setting("model", "kind") == "tiny":
+            sets |= dict.fromkeys(_foreign_sets(outcome.folders))
+    return [f"The tiny model's scores on {name} mean nothing: it was built for the embedded tasks only and has never "
+            "seen ordinary English. They show that the pipeline works." for name in sets]
+
+
+def _foreign_sets(folders: dict[str, Folder]) -> list[str]:
+    """Names of the evaluations whose items are not the embedded ones."""
+    sets = {role.partition(":")[2]: folder.setting("set") for role, folder in folders.items()
+            if role.startswith("respond:")}
+    return [name for name, kind in sets.items() if kind not in (None, "embedded")]
+
+
+def _mixed_code(folders: list[Folder]) -> list[str]:
+    shas = sorted({str(sha)[:8] for folder in folders if (sha := folder.document("provenance.json").get("git", {}).get("sha"))})
+    if len(shas) < 2:
+        return []
+    return [f"The stages were made by {len(shas)} versions of the code ({', '.join(shas)}); the provenance below says which."]

@@ -1,0 +1,261 @@
+"""What is drawn: scores over a numeric factor, scores of named levels, families, loss curves, lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation, Transform
+
+from alpaca.report import wording
+from alpaca.report.svg import COLOURS, INK, MARKERS, PAPER, Form, inline
+from alpaca.statistics import Interval
+
+LOSS_POINTS = 120
+_LINES = ("-", "--", ":")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """One level in a figure: where it stands, its mean with interval, and each seed's own value."""
+
+    x: float
+    label: str
+    interval: Interval
+    seeds: list[float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """Marks that a line joins."""
+
+    label: str
+    marks: list[Mark]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Losses:
+    """The loss curve of one training run; runs of one `group` share colour and legend entry."""
+
+    group: str
+    steps: list[int]
+    losses: list[float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Words:
+    """Axis labels, text alternative and the prefix of the figure's ids."""
+
+    x: str
+    y: str
+    alt: str
+    name: str
+
+
+def curve(series: Sequence[Series], words: Words) -> Markup:
+    """Mean line, interval and every seed over a numeric factor; logarithmic where the values span more than tenfold."""
+
+    def draw(figure: Figure, form: Form) -> None:
+        axes = figure.subplots()
+        for index, one in enumerate(series):
+            _draw_series(axes, one, index, aside=_aside(index, len(series)))
+        _scale_x(axes, sorted({mark.x: mark.label for one in series for mark in one.marks}.items()), form)
+        _scale_scores(axes.set_ylim, [mark for one in series for mark in one.marks])
+        axes.set_xlabel(words.x)
+        axes.set_ylabel(words.y)
+        if len(series) > 1:
+            _legend(figure, form, [one.label for one in series])
+
+    return inline(draw, height=lambda form: 0.5 * form.width if form.name == "wide" else 0.78 * form.width,
+                  alt=words.alt, name=words.name)
+
+
+def dots(marks: Sequence[Mark], words: Words) -> Markup:
+    """One row per named level: mean, interval and every seed."""
+
+    def draw(figure: Figure, form: Form) -> None:
+        axes = figure.subplots()
+        for row, mark in enumerate(marks):
+            _draw_dot(axes, row, mark)
+        axes.set_yticks(range(len(marks)), [_broken(mark.label, form) for mark in marks])
+        axes.set_ylim(len(marks) - 0.4, -0.6)
+        _scale_scores(axes.set_xlim, marks)
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x", visible=True)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(words.x)
+
+    return inline(draw, height=lambda form: 70 + 46 * len(marks), alt=words.alt, name=words.name)
+
+
+def bars(marks: Sequence[Mark], words: Words) -> Markup:
+    """One bar per family of items, with its interval."""
+
+    def draw(figure: Figure, form: Form) -> None:
+        axes = figure.subplots()
+        rows = list(range(len(marks)))
+        axes.barh(rows, [mark.interval.estimate for mark in marks], height=0.62, color=COLOURS[4], edgecolor=COLOURS[0])
+        axes.errorbar([mark.interval.estimate for mark in marks], rows, xerr=_arms([mark.interval for mark in marks]),
+                      fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
+        axes.set_yticks(rows, [mark.label for mark in marks])
+        axes.set_ylim(len(marks) - 0.4, -0.6)
+        axes.set_xlim(0, max(1.0, *(mark.interval.high for mark in marks)) * 1.01)
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x", visible=True)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(words.x)
+
+    return inline(draw, height=lambda form: 60 + 27 * len(marks), alt=words.alt, name=words.name)
+
+
+def loss_curves(curves: Sequence[Losses], words: Words) -> Markup:
+    """Every training run on one pair of axes, long ones averaged over equal spans of steps."""
+    groups = list(dict.fromkeys(one.group for one in curves))
+
+    def draw(figure: Figure, form: Form) -> None:
+        axes = figure.subplots()
+        for one in curves:
+            _draw_losses(axes, one, groups.index(one.group))
+        axes.set_xlabel(words.x)
+        axes.set_ylabel(words.y)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: wording.count(step)))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.set_ylim(bottom=0)
+        if len(groups) > 1:
+            _legend(figure, form, groups)
+
+    return inline(draw, height=lambda form: 0.4 * form.width if form.name == "wide" else 0.72 * form.width,
+                  alt=words.alt, name=words.name)
+
+
+def lengths(histograms: dict[str, list[list[float]]], words: Words) -> Markup:
+    """Histograms of words per field, beside each other where there is room. Bins are [lower edge, count]."""
+
+    def draw(figure: Figure, form: Form) -> None:
+        count = len(histograms)
+        grid = figure.subplots(*((1, count) if form.name == "wide" else (count, 1)), squeeze=False).ravel()
+        for axes, (field, bins) in zip(grid, histograms.items(), strict=True):
+            edges, counts = _edges(bins)
+            axes.stairs(counts, edges, fill=True, facecolor=COLOURS[4], edgecolor=COLOURS[0], linewidth=0.8)
+            axes.set_title(field)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda number, _: wording.count(number)))
+        grid[-1 if form.name == "narrow" else count // 2].set_xlabel(words.x)
+        grid[0].set_ylabel(words.y)
+
+    return inline(draw, height=lambda form: 190 if form.name == "wide" else 130 * len(histograms) + 20,
+                  alt=words.alt, name=words.name)
+
+
+def _draw_series(axes: Axes, series: Series, index: int, aside: float) -> None:
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    xs = [mark.x for mark in series.marks]
+    means = [mark.interval.estimate for mark in series.marks]
+    place = _moved(axes, aside, 0)
+    axes.errorbar(xs, means, yerr=_arms([mark.interval for mark in series.marks]), color=colour, marker=marker,
+                  linestyle=_LINES[index // len(COLOURS) % len(_LINES)], elinewidth=1.2, capsize=4, transform=place,
+                  markeredgecolor=PAPER, markeredgewidth=1, zorder=3)
+    for mark in series.marks:
+        # Beside the mean, else a seed near it would be hidden.
+        axes.plot([mark.x] * len(mark.seeds), mark.seeds, marker=marker, linestyle="none", markersize=4.5,
+                  markerfacecolor=PAPER, markeredgecolor=colour, transform=_moved(axes, aside + 9, 0), zorder=4)
+
+
+def _draw_dot(axes: Axes, row: int, mark: Mark) -> None:
+    colour = COLOURS[0]
+    axes.errorbar([mark.interval.estimate], [row], xerr=_arms([mark.interval]), color=colour, marker="o", elinewidth=1.4,
+                  capsize=4, markeredgecolor=PAPER, markeredgewidth=1, markersize=8, zorder=3)
+    axes.plot(mark.seeds, [row] * len(mark.seeds), marker="o", linestyle="none", markersize=4.5, markerfacecolor=PAPER,
+              markeredgecolor=colour, transform=_moved(axes, 0, -11), zorder=4)
+
+
+def _draw_losses(axes: Axes, one: Losses, index: int) -> None:
+    steps, losses = _thinned(one.steps, one.losses)
+    marker = MARKERS[index % len(MARKERS)]
+    axes.plot(steps, losses, color=COLOURS[index % len(COLOURS)], marker=marker, markersize=4.5, linewidth=1.2,
+              linestyle=_LINES[index // len(COLOURS) % len(_LINES)], markeredgewidth=0,
+              markevery=(index % 7, max(1, len(steps) // 6)))
+
+
+def _moved(axes: Axes, right: float, down: float) -> Transform:
+    """The data's coordinates, moved by so many pixels."""
+    scale = axes.figure.dpi_scale_trans
+    return axes.transData + ScaledTranslation(right / 72, -down / 72, scale)
+
+
+def _aside(index: int, count: int) -> float:
+    """Pixels by which a series stands aside, so that intervals at one value do not cover each other."""
+    return (index - (count - 1) / 2) * 5.0
+
+
+def _arms(intervals: Sequence[Interval]) -> np.ndarray:
+    below = [max(0.0, one.estimate - one.low) for one in intervals]
+    return np.array([below, [max(0.0, one.high - one.estimate) for one in intervals]])
+
+
+def _scale_x(axes: Axes, ticks: Sequence[tuple[float, str]], form: Form) -> None:
+    places = [place for place, _ in ticks]
+    if places[0] > 0 and places[-1] / places[0] > 10:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        room = (places[-1] / places[0]) ** 0.07
+        axes.set_xlim(places[0] / room, places[-1] * room)
+    else:
+        axes.margins(x=0.08)
+    every = -(-len(ticks) // (6 if form.name == "narrow" else 12))
+    shown = ticks[:: -every][::-1]
+    axes.set_xticks([place for place, _ in shown], [label for _, label in shown])
+
+
+def _scale_scores(set_limits: object, marks: Sequence[Mark]) -> None:
+    """The whole scale of a rate where the values fill a good part of it, otherwise their range with some room."""
+    lows = [min(mark.interval.low, *mark.seeds, mark.interval.estimate) for mark in marks]
+    highs = [max(mark.interval.high, *mark.seeds, mark.interval.estimate) for mark in marks]
+    low, high = min(lows), max(highs)
+    room = (high - low or abs(high) or 1.0) * 0.08
+    whole = low >= 0.0 and high <= 1.0 and high - low > 0.4
+    limits = (-0.02, 1.02) if whole else (low - room, high + room)
+    if callable(set_limits):
+        set_limits(*limits)
+
+
+def _legend(figure: Figure, form: Form, labels: Sequence[str]) -> None:
+    handles = [_handle(index) for index in range(len(labels))]
+    room = form.width - 20
+    widest = max(len(label) for label in labels) * form.text * 0.62 + 44
+    figure.legend(handles, labels, loc="outside upper left", ncols=max(1, min(len(labels), int(room // widest))),
+                  handlelength=2.0, columnspacing=1.4)
+
+
+def _handle(index: int) -> object:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], markersize=6,
+                  linestyle=_LINES[index // len(COLOURS) % len(_LINES)])
+
+
+def _broken(label: str, form: Form) -> str:
+    """The settings of a level one below the other where the page is narrow."""
+    return label.replace(", ", ",\n") if form.name == "narrow" else label
+
+
+def _thinned(steps: list[int], losses: list[float]) -> tuple[list[float], list[float]]:
+    """At most 120 points: the means of equal spans of steps."""
+    parts = min(len(steps), LOSS_POINTS)
+    if parts == 0:
+        return [], []
+    return ([float(part.mean()) for part in np.array_split(np.array(steps, dtype=float), parts)],
+            [float(part.mean()) for part in np.array_split(np.array(losses, dtype=float), parts)])
+
+
+def _edges(bins: list[list[float]]) -> tuple[list[float], list[float]]:
+    """Edges and counts; the last bin is as wide as the one before it."""
+    lower = [float(edge) for edge, _ in bins]
+    width = lower[-1] - lower[-2] if len(lower) > 1 else 1.0
+    return [*lower, lower[-1] + width], [float(count) for _, count in bins]

@@ -1,0 +1,218 @@
+"""The page: gathers results, draws, fills the template, writes the three files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from alpaca.config import ReportConfig
+from alpaca.report import answer, figures, ledger, wording
+from alpaca.report.cards import data_cards
+from alpaca.report.figures import Losses, Mark, Series, Words
+from alpaca.report.folders import Folder, Library
+from alpaca.report.results import Level, Outcome, Results, family_intervals, gather
+from alpaca.report.samples import choose
+from alpaca.statistics import Interval
+
+if TYPE_CHECKING:
+    from alpaca.artifacts import Context
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawing:
+    """A figure with its caption; `svg` is None where a sentence says why there is none."""
+
+    svg: Markup | None
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """One row of the table below the loss curves."""
+
+    runs: str
+    folder: Folder
+    training: dict[str, Any]
+    truncated: str
+
+
+def write_report(config: ReportConfig, context: Context) -> None:
+    """Writes report.html, results.json and results.csv; each appears whole or not at all."""
+    library = Library(parents=context.parents, home=context.folder)
+    results = gather(config, library)
+    _write(context.folder / "results.json", json.dumps(_as_json(config, results), indent=1, ensure_ascii=False) + "\n")
+    _write(context.folder / "results.csv", _as_csv(results))
+    context.check()
+    _write(context.folder / "report.html", render(config, results, library))
+    context.log(answer.sentence(results))
+
+
+def render(config: ReportConfig, results: Results, library: Library) -> str:
+    """The page's HTML; every text of a run is escaped by the template."""
+    folders = library.of_points(config.points)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("page.html").render(
+        config=config, results=results, folders=folders, wording=wording,
+        sentence=answer.sentence(results), method=answer.method(results),
+        difference_method=answer.difference_method(results), caveats=answer.caveats(config, results, folders),
+        main=_main_drawing(results), samples=choose(results), trainings=_trainings(results.outcomes),
+        losses=_loss_drawing(results), pretraining=_pretraining_drawing(folders), cards=data_cards(results.outcomes),
+        ledger=ledger.keep(folders), cut=_cut_responses(results.outcomes),
+    )
+
+
+def _main_drawing(results: Results) -> Drawing:
+    metric = wording.metric(results.main)
+    if not results.measured:
+        return Drawing(svg=None, caption="")
+    if len(results.levels) == 1:
+        return _family_drawing(results, metric)
+    caption = "Filled marks are means, bars their 95 % intervals; each open mark is one seed."
+    if not results.axis:
+        marks = [_mark(0.0, level, wording.factors(level.factors), results.main) for level in results.measured]
+        words = Words(x=metric, y="", alt=_alt(results), name="scores")
+        return Drawing(svg=figures.dots(marks, words), caption=caption)
+    words = Words(x=results.axis, y=metric, alt=_alt(results), name="scores")
+    return Drawing(svg=figures.curve(_series(results), words), caption=caption)
+
+
+def _family_drawing(results: Results, metric: str) -> Drawing:
+    scores = results.measured[0].scored(results.main)[0]
+    families = family_intervals(scores)
+    if not families:
+        return Drawing(svg=None, caption="")
+    marks = [Mark(x=0.0, label=f"{name} ({interval.n})", interval=interval, seeds=[]) for name, interval in families.items()]
+    alt = f"{metric} by family: " + "; ".join(f"{name} {wording.full(one)}" for name, one in families.items())
+    caption = "By family of tasks, with the number of items; lines are 95 % intervals over items, each family on its own."
+    return Drawing(svg=figures.bars(marks, Words(x=metric, y="", alt=alt, name="families")), caption=caption)
+
+
+def _series(results: Results) -> list[Series]:
+    """One series per setting of the other factors."""
+    series: dict[str, list[Mark]] = {}
+    for level in results.measured:
+        others = wording.factors({key: item for key, item in level.factors.items() if key != results.axis})
+        value = level.factors[results.axis]
+        series.setdefault(others, []).append(_mark(float(value), level, wording.value(value), results.main))
+    return [Series(label=label, marks=marks) for label, marks in series.items()]
+
+
+def _mark(x: float, level: Level, label: str, metric: str) -> Mark:
+    return Mark(x=x, label=label, interval=level.intervals[metric],
+                seeds=[scores.interval.estimate for scores in level.scored(metric)])
+
+
+def _alt(results: Results) -> str:
+    parts = [f"{wording.full(level.intervals[results.main])} at {wording.factors(level.factors)}" for level in results.measured]
+    return f"{wording.metric_in_full(results.main)}: {'; '.join(parts)}"
+
+
+def _loss_drawing(results: Results) -> Drawing:
+    curves: dict[str, Losses] = {}
+    for level in results.levels:
+        for outcome in level.outcomes:
+            folder = outcome.folders.get("train")
+            if folder is not None and folder.name not in curves:
+                curves[folder.name] = _losses(folder, wording.factors(level.factors))
+    shown = [one for one in curves.values() if one.steps]
+    return _losses_drawn(shown, "losses", f"Training loss of {wording.plural(len(shown), 'run')}, seeds in one colour.")
+
+
+def _pretraining_drawing(folders: list[Folder]) -> Drawing:
+    shown = [_losses(folder, folder.name) for folder in folders if folder.stage == "pretrain"]
+    return _losses_drawn([one for one in shown if one.steps], "pretraining", "Pretraining loss of the tiny base model.")
+
+
+def _losses(folder: Folder, group: str) -> Losses:
+    rows = [row for row in folder.rows("loss.jsonl") if row.get("loss") is not None]
+    return Losses(group=group, steps=[row["step"] for row in rows], losses=[row["loss"] for row in rows])
+
+
+def _losses_drawn(curves: list[Losses], name: str, caption: str) -> Drawing:
+    if not curves:
+        return Drawing(svg=None, caption="")
+    ends = "; ".join(dict.fromkeys(f"{one.group or 'loss'}: {one.losses[0]:.2f} to {one.losses[-1]:.2f}" for one in curves))
+    words = Words(x="step", y="loss (nats per token)", alt=f"{caption} {ends}", name=name)
+    thinned = " Points are means over equal spans of steps." if max(len(one.steps) for one in curves) > figures.LOSS_POINTS else ""
+    return Drawing(svg=figures.loss_curves(curves, words), caption=caption + thinned)
+
+
+def _trainings(outcomes: list[Outcome]) -> list[Training]:
+    rows: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.folders.get("train") and outcome.folders["train"].document("training.json"):
+            rows.setdefault(outcome.folders["train"].name, []).append(outcome)
+    return [_training(group) for group in rows.values()]
+
+
+def _training(group: list[Outcome]) -> Training:
+    folder = group[0].folders["train"]
+    training = folder.document("training.json")
+    return Training(runs=", ".join(outcome.point.name for outcome in group), folder=folder, training=training,
+                    truncated=wording.percent(training.get("truncated_examples", 0), training.get("examples", 0)))
+
+
+def _cut_responses(outcomes: list[Outcome]) -> list[tuple[str, str]]:
+    """For each evaluation the share of all responses that reached the token limit."""
+    folders = {folder.name: (role.partition(":")[2], folder) for outcome in outcomes
+               for role, folder in outcome.folders.items() if role.startswith("respond:")}
+    ends: dict[str, list[bool]] = {}
+    for name, folder in folders.values():
+        ends.setdefault(name, []).extend(row.get("finish_reason") == "length" for row in folder.rows("responses.jsonl"))
+    return [(name, f"{wording.percent(sum(cut), len(cut))} of {len(cut):,}") for name, cut in ends.items() if cut]
+
+
+def _as_json(config: ReportConfig, results: Results) -> dict[str, Any]:
+    return {
+        "title": config.title, "question": config.question, "metric": results.main, "answer": answer.sentence(results),
+        "levels": [{"factors": level.factors, "seeds": [outcome.seed for outcome in level.outcomes],
+                    "metrics": {key: {**_numbers(one), "items": level.items(key)} for key, one in level.intervals.items()}}
+                   for level in results.levels],
+        "differences": [{"factors": one.level.factors, "from": results.measured[0].factors, "pairs": one.pairs,
+                         "verdict": one.verdict, **_numbers(one.interval)} for one in results.differences],
+        "points": [{"name": outcome.point.name, "factors": outcome.point.factors, "seeds": outcome.point.seeds,
+                    "metrics": {key: _numbers(scores.interval) for key, scores in outcome.scores.items()},
+                    "stages": outcome.point.stages, "missing": [folder.name for folder in outcome.missing]}
+                   for outcome in results.outcomes],
+    }
+
+
+def _numbers(interval: Interval) -> dict[str, Any]:
+    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high, "n": interval.n,
+            "method": interval.method, "level": interval.level}
+
+
+def _as_csv(results: Results) -> str:
+    out = io.StringIO()
+    keys = list(dict.fromkeys(key for outcome in results.outcomes for key in outcome.point.factors))
+    seeds = list(dict.fromkeys(key for outcome in results.outcomes for key in outcome.point.seeds))
+    head = [f"{metric}{part}" for metric in results.metrics for part in ("", ".low", ".high", ".n")]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["name", *keys, *(f"seeds.{key}" for key in seeds), *head, "missing"])
+    for outcome in results.outcomes:
+        factors = [outcome.point.factors.get(key, "") for key in keys]
+        missing = " ".join(folder.name for folder in outcome.missing)
+        writer.writerow([outcome.point.name, *factors, *(outcome.point.seeds.get(key, "") for key in seeds),
+                         *_cells(outcome, results.metrics), missing])
+    return out.getvalue()
+
+
+def _cells(outcome: Outcome, metrics: list[str]) -> Iterator[Any]:
+    for metric in metrics:
+        interval = outcome.scores[metric].interval if metric in outcome.scores else None
+        yield from (interval.estimate, interval.low, interval.high, interval.n) if interval else ("", "", "", "")
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.replace(path)

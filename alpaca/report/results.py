@@ -1,0 +1,222 @@
+"""From score folders to outcomes, levels and differences: every number of the page, with its interval."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from alpaca.config import Point, ReportConfig
+from alpaca.errors import UserError
+from alpaca.report.folders import Folder, Library
+from alpaca.statistics import Interval, bootstrap_mean, mean_interval, simultaneous_level, t_interval
+
+SEEDS_FOR_T = 3
+"""With fewer runs a t interval is too wide to say anything; the interval is then over items."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """One metric of one run: the value of each item, and the mean with its interval over items."""
+
+    values: dict[str, float]
+    families: dict[str, str]
+    interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """One point with what is left of it; `scores` by "EVALUATION.METRIC"."""
+
+    point: Point
+    folders: dict[str, Folder]
+    scores: dict[str, Scores]
+
+    @property
+    def missing(self) -> list[Folder]:
+        """The stages that did not finish, first cause first."""
+        return [folder for folder in self.folders.values() if folder.path is None]
+
+    @property
+    def seed(self) -> str:
+        """"0", or "0/1/0" (data/init/order) where the three differ."""
+        seeds = [str(seed) for seed in self.point.seeds.values()]
+        return seeds[0] if len(set(seeds)) == 1 else "/".join(seeds)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Level:
+    """The runs that differ in nothing but their seeds; `intervals` by metric where anything was measured."""
+
+    factors: dict[str, Any]
+    outcomes: list[Outcome]
+    intervals: dict[str, Interval]
+
+    def scored(self, metric: str) -> list[Scores]:
+        return [outcome.scores[metric] for outcome in self.outcomes if metric in outcome.scores]
+
+    def items(self, metric: str) -> int:
+        """Items that every run of the level answered."""
+        return len(_item_means(self.scored(metric)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """A level minus the reference level, paired by seed or by item."""
+
+    level: Level
+    interval: Interval
+    pairs: str
+    """"seed" or "item"."""
+
+    @property
+    def verdict(self) -> str:
+        if self.interval.method == "constant" and self.interval.estimate == 0:
+            return f"identical for every {self.pairs}"
+        if not self.interval.excludes(0.0):
+            return "inconclusive"
+        return "higher" if self.interval.estimate > 0 else "lower"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Results:
+    """All that was measured. `main` is the metric of the figure, "" where nothing was scored."""
+
+    metrics: list[str]
+    main: str
+    outcomes: list[Outcome]
+    levels: list[Level]
+    differences: list[Difference]
+
+    @property
+    def measured(self) -> list[Level]:
+        """The levels with a value of the main metric."""
+        return [level for level in self.levels if self.main in level.intervals]
+
+    @property
+    def axis(self) -> str:
+        """The first factor with several values, all of them numbers; "" where there is none."""
+        for key in self.levels[0].factors if self.levels else []:
+            values = [level.factors.get(key) for level in self.levels]
+            if all(_is_number(value) for value in values) and len(set(values)) > 1:
+                return key
+        return ""
+
+
+def gather(config: ReportConfig, library: Library) -> Results:
+    """Reads every score folder once. Raises UserError where `config.metric` is not among what was measured."""
+    by_folder: dict[str, dict[str, Scores]] = {}
+    outcomes = [_outcome(point, library, by_folder) for point in config.points]
+    metrics = list(dict.fromkeys(key for outcome in outcomes for key in outcome.scores))
+    main = _main_metric(config, metrics)
+    levels = _levels(outcomes, metrics)
+    return Results(metrics=metrics, main=main, outcomes=outcomes, levels=levels, differences=_differences(levels, main))
+
+
+def family_intervals(scores: Scores) -> dict[str, Interval]:
+    """The metric in each family of items, over items; empty where the items have no families."""
+    families = sorted({family for family in scores.families.values() if family})
+    if len(families) < 2:
+        return {}
+    return {family: mean_interval([value for item, value in scores.values.items() if scores.families[item] == family])
+            for family in families}
+
+
+def _outcome(point: Point, library: Library, by_folder: dict[str, dict[str, Scores]]) -> Outcome:
+    folders = {role: library.folder(name) for role, name in point.stages.items()}
+    scores: dict[str, Scores] = {}
+    for role, folder in folders.items():
+        if role.startswith("score:") and folder.path is not None:
+            if folder.name not in by_folder:
+                by_folder[folder.name] = _read_scores(folder)
+            scores |= {f"{role.partition(':')[2]}.{name}": item for name, item in by_folder[folder.name].items()}
+    return Outcome(point=point, folders=folders, scores=scores)
+
+
+def _read_scores(folder: Folder) -> dict[str, Scores]:
+    rows = folder.rows("scores.jsonl")
+    names = [name for name in folder.document("metrics.json") if name != "items"]
+    families = {row["id"]: row.get("family") or "" for row in rows}
+    columns = {name: {row["id"]: float(row[name]) for row in rows if _is_number(row.get(name))} for name in names}
+    return {name: Scores(values=values, families=families, interval=mean_interval(list(values.values())))
+            for name, values in columns.items() if values}
+
+
+def _main_metric(config: ReportConfig, metrics: list[str]) -> str:
+    if not config.metric:
+        return metrics[0] if metrics else ""
+    evaluation = config.metric.rpartition(".")[0]
+    measured = any(metric.rpartition(".")[0] == evaluation for metric in metrics)
+    planned = any(f"score:{evaluation}" in point.stages for point in config.points)
+    if config.metric in metrics or (planned and not measured):
+        return config.metric
+    raise UserError(what=f"nothing measured {config.metric!r}", where="metric",
+                    remedy=f"measured were: {', '.join(metrics) or 'none'}")
+
+
+def _levels(outcomes: list[Outcome], metrics: list[str]) -> list[Level]:
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(json.dumps(outcome.point.factors, sort_keys=True, default=str), []).append(outcome)
+    levels = [_level(group, metrics) for group in groups.values()]
+    return sorted(levels, key=lambda level: [_rank(value) for value in level.factors.values()])
+
+
+def _level(outcomes: list[Outcome], metrics: list[str]) -> Level:
+    scored = {metric: [outcome.scores[metric] for outcome in outcomes if metric in outcome.scores] for metric in metrics}
+    intervals = {metric: _level_interval(scores) for metric, scores in scored.items() if scores}
+    return Level(factors=outcomes[0].point.factors, outcomes=outcomes, intervals=intervals)
+
+
+def _level_interval(scores: list[Scores]) -> Interval:
+    if len(scores) >= SEEDS_FOR_T:
+        interval = t_interval([one.interval.estimate for one in scores])
+        # Runs that agree to the last item would get no width at all; the items still have theirs.
+        if interval.method != "constant":
+            bounded = all(0.0 <= value <= 1.0 for one in scores for value in one.values.values())
+            return interval.within(0.0, 1.0) if bounded else interval
+    return mean_interval(list(_item_means(scores).values()))
+
+
+def _item_means(scores: Sequence[Scores]) -> dict[str, float]:
+    """Each item's mean over runs, for the items that all the runs answered."""
+    if not scores:
+        return {}
+    shared = [item for item in scores[0].values if all(item in one.values for one in scores)]
+    return {item: fmean(one.values[item] for one in scores) for item in shared}
+
+
+def _differences(levels: list[Level], metric: str) -> list[Difference]:
+    measured = [level for level in levels if metric in level.intervals]
+    level_of_each = simultaneous_level(max(1, len(measured) - 1))
+    compared = [_difference(measured[0], other, metric, level_of_each) for other in measured[1:]]
+    return [difference for difference in compared if difference is not None]
+
+
+def _difference(reference: Level, other: Level, metric: str, level: float) -> Difference | None:
+    pairs = _paired_by_seed(reference, other, metric)
+    if len(pairs) >= SEEDS_FOR_T:
+        interval = t_interval([there.interval.estimate - here.interval.estimate for here, there in pairs], level)
+        if interval.method != "constant":
+            return Difference(level=other, interval=interval, pairs="seed")
+    here = _item_means([pair[0] for pair in pairs] or reference.scored(metric))
+    there = _item_means([pair[1] for pair in pairs] or other.scored(metric))
+    changes = [there[item] - here[item] for item in here if item in there]
+    return Difference(level=other, interval=bootstrap_mean(changes, 0, level), pairs="item") if changes else None
+
+
+def _paired_by_seed(reference: Level, other: Level, metric: str) -> list[tuple[Scores, Scores]]:
+    there = {outcome.seed: outcome.scores[metric] for outcome in other.outcomes if metric in outcome.scores}
+    return [(outcome.scores[metric], there[outcome.seed]) for outcome in reference.outcomes
+            if metric in outcome.scores and outcome.seed in there]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _rank(value: Any) -> float:
+    """Numbers in their order; null means "all" where others are sizes, so it comes last; words keep theirs."""
+    return value if _is_number(value) else float("inf") if value is None else 0.0

@@ -1,0 +1,112 @@
+"""How numbers and names are written in the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from alpaca.statistics import Interval
+
+
+def value(item: Any) -> str:
+    """A configuration value: 4,000, 2e-5, true, null, a + b."""
+    if item is None:
+        return "null"
+    if isinstance(item, bool):
+        return str(item).lower()
+    if isinstance(item, int):
+        return f"{item:,}"
+    if isinstance(item, float):
+        return f"{item:,.0f}" if item.is_integer() and abs(item) >= 1000 else f"{item:g}".replace("e-0", "e-")
+    if isinstance(item, list | tuple):
+        return " + ".join(value(part) for part in item) or "none"
+    return str(item)
+
+
+def factors(settings: Mapping[str, Any]) -> str:
+    """"data.size = 250, optimizer = muon"."""
+    return ", ".join(f"{key} = {value(item)}" for key, item in settings.items())
+
+
+def metric(key: str) -> str:
+    """"embedded.exact_match" -> "exact match"."""
+    return key.rpartition(".")[2].replace("_", " ")
+
+
+def metric_in_full(key: str) -> str:
+    """"embedded.exact_match" -> "exact match on embedded"."""
+    return f"{metric(key)} on {key.rpartition('.')[0]}"
+
+
+def estimate(interval: Interval) -> str:
+    return _fixed(interval.estimate, _digits(interval))
+
+
+def bounds(interval: Interval) -> str:
+    """"0.14 to 0.28"."""
+    digits = _digits(interval)
+    return f"{_fixed(interval.low, digits)} to {_fixed(interval.high, digits)}"
+
+
+def full(interval: Interval) -> str:
+    """"0.21 (0.14 to 0.28)"."""
+    return f"{estimate(interval)} ({bounds(interval)})"
+
+
+def signed(interval: Interval) -> str:
+    """"+0.21", for a difference."""
+    text = estimate(interval)
+    return text if interval.estimate <= 0 else f"+{text}"
+
+
+def count(number: float) -> str:
+    return f"{round(number):,}"
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def percent(part: float, whole: float) -> str:
+    """A share of a complete count, so no interval; "none" and "< 0.1 %" instead of a false 0."""
+    if not part or not whole:
+        return "none" if whole else "–"
+    share = 100 * part / whole
+    return "< 0.1 %" if share < 0.1 else f"{share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{seconds / 60:.1f} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def spread(numbers: Iterable[int], noun: str) -> str:
+    """"3 seeds", or "2 to 3 seeds" where the levels differ."""
+    known = sorted(set(numbers))
+    return plural(known[0], noun) if len(known) == 1 else f"{known[0]:,} to {known[-1]:,} {noun}s"
+
+
+def listing(parts: Sequence[str]) -> str:
+    """"a, b and c"."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most].rstrip()} … ({len(text):,} characters)"
+
+
+def _digits(interval: Interval) -> int:
+    """Enough to tell the bounds apart; rates have two at least."""
+    width = interval.high - interval.low
+    needed = math.floor(-math.log10(width)) if width > 0 else 1
+    small = max(abs(interval.low), abs(interval.high)) <= 1.5
+    return min(4, max(2, needed + 1) if small else max(0, needed + 2))
+
+
+def _fixed(number: float, digits: int) -> str:
+    text = f"{number:,.{digits}f}"
+    negative = text.startswith("-") and any(digit in text for digit in "123456789")
+    return f"−{text[1:]}" if negative else text.lstrip("-")

@@ -1,0 +1,187 @@
+"""Starting several processes of one stage on this machine, and joining their group. Imports torch only to join."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from alpaca.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+STORE = "ALPACA_RENDEZVOUS"
+"""Environment variable: the file through which ranks started by `launch_ranks` find each other."""
+POLL_SECONDS = 0.05
+TERMINATION_SECONDS = 5.0
+LAST_WORDS = 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranks:
+    """This process among the processes that train together."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    grouped: bool
+    """Whether a process group exists (also of one process, where sharding was asked for)."""
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and logs."""
+        return self.rank == 0
+
+    def agree(self, value: Any) -> Any:
+        """Rank 0's value, on every rank. Every rank must call it."""
+        if self.world_size == 1:
+            return value
+        import torch.distributed as dist
+
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over all ranks, in place. Every rank must call it."""
+        if self.world_size > 1:
+            import torch.distributed as dist
+
+            dist.all_reduce(value)
+        return value
+
+    def close(self) -> None:
+        """Leaves the group."""
+        if self.grouped:
+            import torch.distributed as dist
+
+            dist.destroy_process_group()
+
+
+def inside_rank() -> bool:
+    """Whether this process was started as one rank of several (by `launch_ranks`, torchrun or srun)."""
+    return "RANK" in os.environ
+
+
+def setup(*, group: bool = False) -> Ranks:
+    """Joins the group when RANK is set, else stays a single process (group: of a group of one).
+
+    One GPU per process with NCCL where there are GPUs, else gloo. Ranks started by `launch_ranks` meet through a file,
+    all others through MASTER_ADDR and MASTER_PORT.
+    """
+    import torch
+
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    device = _device(torch, int(os.environ.get("LOCAL_RANK", "0")))
+    grouped = inside_rank() or group
+    if grouped:
+        _join(device, rank, world_size)
+    return Ranks(rank=rank, world_size=world_size, device=device, grouped=grouped)
+
+
+def _device(torch: Any, local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    present = torch.cuda.device_count()
+    if local_rank >= present:
+        raise UserError(what=f"process {local_rank} of this machine has no GPU of its own: {present} present",
+                        where="fsdp.world_size", remedy=f"at most {present} processes on this machine")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _join(device: torch.device, rank: int, world_size: int) -> None:
+    import torch.distributed as dist
+
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if not inside_rank():
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    elif STORE in os.environ:
+        _end_with_parent()
+        dist.init_process_group(backend, init_method=f"file://{os.environ[STORE]}", rank=rank, world_size=world_size)
+    else:
+        dist.init_process_group(backend, rank=rank, world_size=world_size)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the launcher is gone: it holds the other end of our standard input.
+
+    Otherwise ranks would outlive a launcher killed by SIGKILL and write into a folder that is no longer theirs.
+    """
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def launch_ranks(command: list[str], world_size: int, check: Callable[[], None] = lambda: None) -> None:
+    """Runs `command` in `world_size` processes on this machine and waits for all of them.
+
+    Each finds RANK, LOCAL_RANK and WORLD_SIZE in its environment; they meet through a file in a fresh folder, so that no
+    port has to be guessed. check: called while waiting; what it raises ends the ranks. When a rank fails, the others
+    are ended and a UserError carries its last words.
+    """
+    with tempfile.TemporaryDirectory(prefix="alpaca-ranks-") as folder:
+        ranks: list[subprocess.Popen[bytes]] = []
+        try:
+            for rank in range(world_size):
+                ranks.append(_start(command, rank, world_size, Path(folder)))
+            _wait(ranks, Path(folder), check)
+        finally:
+            _end(ranks)
+
+
+def _start(command: list[str], rank: int, world_size: int, folder: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size),
+                   "LOCAL_WORLD_SIZE": str(world_size), STORE: str(folder / "store")}
+    with _words(folder, rank).open("wb") as words:
+        # Rank 0 speaks for all on standard output; what the others print there belongs to their last words.
+        output: IO[bytes] | None = None if rank == 0 else words
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=words)
+
+
+def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, check: Callable[[], None]) -> None:
+    while True:
+        states = [process.poll() for process in ranks]
+        failed = [rank for rank, state in enumerate(states) if state]
+        if failed:
+            raise UserError(what="\n".join(_obituary(rank, len(ranks), states[rank], folder) for rank in failed),
+                            where="fsdp", remedy="mend what the first failed process says, and run the same again")
+        if all(state == 0 for state in states):
+            return
+        check()
+        time.sleep(POLL_SECONDS)
+
+
+def _obituary(rank: int, world_size: int, status: int | None, folder: Path) -> str:
+    lines = _words(folder, rank).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    words = "\n".join(f"    {line}" for line in lines[-LAST_WORDS:]) or "    (no last words)"
+    return f"process {rank} of {world_size} ended with status {status}; its last words:\n{words}"
+
+
+def _words(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank}.err"
+
+
+def _end(ranks: list[subprocess.Popen[bytes]]) -> None:
+    for process in ranks:
+        if process.poll() is None:
+            process.terminate()
+    deadline = time.monotonic() + TERMINATION_SECONDS
+    for process in ranks:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdin:
+            process.stdin.close()

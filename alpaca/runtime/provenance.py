@@ -1,0 +1,97 @@
+"""Where a result comes from: code, packages, hardware, arguments. Recorded, never hashed into a key."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE.parent
+
+
+def now() -> str:
+    """UTC, ISO 8601, seconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and uncommitted difference of the source tree; sha null where there is no repository."""
+    sha = _git("rev-parse", "HEAD").strip()
+    difference = _git("diff", "HEAD") if sha else ""
+    return {"sha": sha or None, "dirty": bool(difference), "diff": difference}
+
+
+def packages() -> dict[str, str]:
+    """Every installed distribution and its version."""
+    found = {dist.metadata["Name"]: dist.version for dist in metadata.distributions() if dist.metadata["Name"]}
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory in GiB and GPUs of this machine."""
+    return {"machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count(),
+            "memory_gib": round(memory_bytes() / 2**30, 1), "gpus": gpu_count(), "system": platform.platform()}
+
+
+def memory_bytes() -> int:
+    """Physical memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def gpu_count() -> int:
+    """NVIDIA GPUs visible to this process, found without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit()])
+    return min(devices, len([part for part in visible.split(",") if part])) if visible is not None else devices
+
+
+def snapshot(output: Path) -> Path:
+    """A copy of the package below `output`/code, named by its content: what the workers run, whatever is edited later."""
+    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    target = output / "code" / digest.hexdigest()[:12]
+    if not target.exists():
+        _copy(files, target)
+    return target
+
+
+def _copy(files: list[Path], target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    for path in files:
+        place = temporary / path.relative_to(ROOT)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, place)
+    try:
+        temporary.rename(target)
+    except OSError:  # another launch made the same copy at the same moment
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not target.exists():
+            raise
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        names = [line.partition(":")[2].strip() for line in path.read_text().splitlines() if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or sys.platform

@@ -1,0 +1,94 @@
+"""raw.jsonl: every answer that was paid for, appended as it arrives; and answers taken over from other folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alpaca.errors import ArtifactError
+from alpaca.records import drop_torn_tail, encode, read_jsonl
+
+RAW = "raw.jsonl"
+STAGE = "stage.json"
+SYNC_ROWS = 16
+SYNC_SECONDS = 1.0
+
+
+class RawRecords:
+    """The rows of a raw.jsonl by request id. A killed process loses nothing that was appended, a dead machine a second."""
+
+    def __init__(self, path: Path) -> None:
+        drop_torn_tail(path)
+        self.rows: dict[str, dict[str, Any]] = {}
+        for row in read_jsonl(path) if path.exists() else ():
+            self.rows.setdefault(row["id"], row)
+        self.path = path
+        self._file = path.open("a", encoding="utf-8", newline="\n")
+        self._unsynced, self._synced_at = 0, time.monotonic()
+
+    def paid(self) -> list[dict[str, Any]]:
+        """The rows that were asked for here, not taken over from another folder."""
+        return [row for row in self.rows.values() if not row.get("adopted")]
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds the answer to a request that has none yet."""
+        if row["id"] in self.rows:
+            raise ArtifactError(what=f"a second answer to {row['id']}", where=str(self.path), remedy="keep one process per folder")
+        self.rows[row["id"]] = row
+        self._file.write(encode(row) + "\n")
+        self._file.flush()
+        self._unsynced += 1
+        if self._unsynced >= SYNC_ROWS or time.monotonic() - self._synced_at >= SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Forces what was appended to the disk."""
+        if self._unsynced:
+            os.fsync(self._file.fileno())
+        self._unsynced, self._synced_at = 0, time.monotonic()
+
+    def close(self) -> None:
+        self.sync()
+        self._file.close()
+
+
+def adoptable(folder: Path) -> dict[str, dict[str, Any]]:
+    """Rows by request id of the folders beside this one that differ from it in nothing but the size of the pool.
+
+    Unfinished folders count too, with their complete lines; a line that is not JSON is left out.
+    """
+    ours = _plan_of(folder)
+    rows: dict[str, dict[str, Any]] = {}
+    if ours is None:
+        return rows
+    for sibling in sorted(folder.parent.iterdir()):
+        if sibling != folder and _plan_of(sibling) == ours:
+            for row in _complete_rows(sibling / RAW):
+                rows.setdefault(row.get("id", ""), row)
+    return rows
+
+
+def _plan_of(folder: Path) -> dict[str, Any] | None:
+    """The identity of a stage folder without the size of its pool; None for whatever is no stage folder."""
+    try:
+        identity = json.loads((folder / STAGE).read_text(encoding="utf-8"))["identity"]
+        data_gen = {key: value for key, value in identity["data_gen"].items() if key != "num_examples"}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return {**identity, "data_gen": data_gen}
+
+
+def _complete_rows(path: Path) -> Iterator[dict[str, Any]]:
+    # Another process may be appending, so the file is read and never mended.
+    content = path.read_bytes() if path.exists() else b""
+    for line in content[: content.rfind(b"\n") + 1].splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            yield row

@@ -1,0 +1,135 @@
+"""Loading base model and tokenizer, and making them fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alpaca.config import HubModel, Model
+from alpaca.errors import UserError
+from alpaca.runtime.seeding import seed_torch
+
+PAD = "[PAD]"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where a base model comes from; `key` is the configuration key that named it."""
+
+    name: str
+    key: str
+    revision: str | None = None
+
+
+def source(model: Model, base: Path | None) -> Source:
+    """The folder or hub id to load. base: the finished pretrain stage, for models built here."""
+    if isinstance(model, HubModel):
+        if model.path is None:
+            return Source(name=model.id, key="model.id", revision=model.revision)
+        return _folder(Path(model.path), "model.path")
+    if base is None:
+        raise UserError(what=f"model {model.name!r} is built here, but there is no pretrained base", where="model.kind")
+    return _folder(base / "model", "model")
+
+
+def _folder(path: Path, key: str) -> Source:
+    if not (path / "config.json").is_file():
+        problem = "there is no config.json in" if path.is_dir() else "there is no folder"
+        raise UserError(what=f"{problem} {path}", where=key, remedy="a folder in the transformers format: config.json, "
+                        "*.safetensors and the tokenizer's files")
+    return Source(name=str(path), key=key)
+
+
+def load_tokenizer(source: Source) -> Any:
+    """The tokenizer; a UserError when it cannot be loaded or has no end of sequence."""
+    tokenizer = _load(AutoTokenizer.from_pretrained, source, "tokenizer")
+    if not tokenizer.eos_token or tokenizer.eos_token_id is None:
+        raise UserError(what=f"the tokenizer of {source.name} has no end of sequence (eos_token is "
+                        f"{tokenizer.eos_token!r}): a model trained with it would never stop", where=source.key,
+                        remedy="set eos_token in its tokenizer_config.json and use the folder as model.path")
+    return tokenizer
+
+
+def load_model(source: Source) -> Any:
+    """The model in fp32 on the CPU."""
+    return _load(AutoModelForCausalLM.from_pretrained, source, "model", dtype=torch.float32)
+
+
+def shape_of(config: Any) -> Any:
+    """A model of this configuration with uninitialised weights: what every rank but the first starts from.
+
+    The memory is only touched where a shard is filled in, so that one machine does not hold as many whole copies as it
+    has processes.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.to_empty(device="cpu")
+    model.tie_weights()
+    return model
+
+
+def _load(loader: Callable[..., Any], source: Source, thing: str, **options: Any) -> Any:
+    if source.revision is not None:
+        options["revision"] = source.revision
+    try:
+        return loader(source.name, **options)
+    except (OSError, ValueError, KeyError) as error:  # what transformers raises for missing, unknown and torn files
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(what=f"cannot load the {thing} of {source.name}: {reason}", where=source.key,
+                        remedy=_remedy(source)) from error
+
+
+def _remedy(source: Source) -> str:
+    if source.key != "model.id":
+        return "the folder must hold config.json, *.safetensors and the tokenizer's files, whole"
+    return ("without access to the hub, download it elsewhere (`hf download "
+            f"{source.name} --local-dir FOLDER`, with HF_TOKEN set if it is gated) and give model.path=FOLDER")
+
+
+def add_padding(tokenizer: Any) -> int:
+    """Gives the tokenizer a padding token other than its end of sequence; returns how many tokens were added (0 or 1).
+
+    Where both are one token, code that masks the padding also masks the end, and the model never learns to stop.
+    """
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return 0
+    return int(tokenizer.add_special_tokens({"pad_token": PAD}))
+
+
+def check_fit(tokenizer: Any, model: Any, source: Source) -> None:
+    """Refuses a tokenizer with more tokens than the model has embeddings (before any token is added)."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise UserError(what=f"the tokenizer of {source.name} has {len(tokenizer)} tokens, the model embeds {rows}",
+                        where=source.key, remedy="tokenizer and model do not belong together; take both from one source")
+
+
+def embed_added(model: Any, tokenizer: Any, added: int, seed: int) -> None:
+    """Gives added tokens the mean of the old embeddings, in and out, as the released recipe does.
+
+    The matrices only grow where they have no spare rows; they never shrink.
+    """
+    if not added:
+        return
+    old = len(tokenizer) - added
+    seed_torch(seed, "added tokens")
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    heads = [model.get_input_embeddings(), model.get_output_embeddings()]
+    with torch.no_grad():
+        for head in heads:
+            if head is not None:
+                head.weight[old:old + added] = head.weight[:old].mean(dim=0)
+
+
+def align_config(model: Any, tokenizer: Any) -> None:
+    """Makes the model's special tokens those of the tokenizer, so that generation stops at the trained end."""
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(model.config, name, getattr(tokenizer, name))
+
+

@@ -1,0 +1,62 @@
+"""What every teacher speaks: one request, one completion, and the two ways in which a try can fail.
+
+A failed try either may heal (`Retryable`: the queue tries again later) or cannot (`TeacherError`: the stage stops).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Message:
+    """One message of a chat; role: "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Request:
+    """What a teacher is asked. `max_tokens` bounds the completion; `seed` is sent along, servers may ignore it."""
+
+    id: str
+    messages: tuple[Message, ...]
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int | None = None
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Completion:
+    """A usable answer: its text is not blank.
+
+    model: as the server names it. usage_estimated: the server gave no token counts, these are characters / 4.
+    """
+
+    text: str
+    finish_reason: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    usage_estimated: bool = False
+    server_request_id: str | None = None
+    system_fingerprint: str | None = None
+
+
+class TeacherClient(Protocol):
+    """An open connection to a teacher."""
+
+    async def complete(self, request: Request) -> Completion:
+        """One try. Raises Retryable for what may heal, TeacherError for what cannot; never retries by itself."""
+        ...
+
+
+class Retryable(Exception):
+    """A try failed in a way that may heal. after: seconds that the server asked to wait, None if it did not say."""
+
+    def __init__(self, reason: str, *, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.after = reason, after

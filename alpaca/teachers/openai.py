@@ -1,0 +1,51 @@
+"""Any endpoint that speaks the OpenAI chat API: OpenAI itself, vLLM, llama.cpp, `transformers serve`, hosted models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from alpaca.config import MISSING, Teacher, what
+from alpaca.errors import TeacherError
+from alpaca.teachers.base import TeacherClient
+
+OPENAI_URL = "https://api.openai.com/v1"
+KEY_VARIABLE = "OPENAI_API_KEY"
+# Servers without authentication still get a header, because the client insists on one.
+NO_KEY = "none"
+
+
+@dataclass(kw_only=True, slots=True)
+class OpenAI(Teacher):
+    """A chat model behind an OpenAI-compatible endpoint; the key is read from OPENAI_API_KEY and written nowhere."""
+
+    kind: str = what("openai", choices=("openai",))
+    model: str = what(MISSING)
+    """As the server names it; prefer a dated version, an alias moves on."""
+    base_url: str | None = what(None)
+    """Up to and including "/v1"; null: OpenAI's own."""
+
+
+@asynccontextmanager
+async def opened(options: OpenAI) -> AsyncIterator[TeacherClient]:
+    """A client of that endpoint. Raises TeacherError before anything is sent when OpenAI's own URL has no key."""
+    from alpaca.teachers.chat import Endpoint, connected
+
+    base_url = options.base_url or OPENAI_URL
+    endpoint = Endpoint(base_url=base_url, model=options.model, key=_key(base_url), timeout=options.timeout)
+    async with connected(endpoint) as client:
+        yield client
+
+
+def _key(base_url: str) -> str:
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key and urlsplit(base_url).hostname == urlsplit(OPENAI_URL).hostname:
+        raise TeacherError(
+            what=f"no key for {base_url}: the environment variable {KEY_VARIABLE} is not set",
+            where="teacher",
+            remedy=f"export {KEY_VARIABLE}=..., or set teacher.base_url to a server of your own",
+        )
+    return key or NO_KEY

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from alpaca.curation.parsing import ParsedTask, parse_completion
+
+# What follows "###\n4. Instruction:" in a well-behaved answer.
+COMPLETION = """ Name a river in Asia.
+4. Input:
+<noinput>
+4. Output:
+The Mekong.
+###
+5. Instruction: Put the sentence in the past tense.
+5. Input:
+She walks home.
+5. Output:
+She walked home.
+"""
+RIVER = ParsedTask(number=4, instruction="Name a river in Asia.", input="", output="The Mekong.")
+TENSE = ParsedTask(
+    number=5, instruction="Put the sentence in the past tense.", input="She walks home.", output="She walked home."
+)
+
+
+def test_tasks_are_read_in_order_with_their_numbers() -> None:
+    parsed = parse_completion(COMPLETION, first_number=4, finish_reason="stop")
+    assert parsed.tasks == (RIVER, TENSE)
+    assert (parsed.malformed, parsed.cut) == (0, 0)
+
+
+def test_the_last_task_is_cut_when_the_length_limit_ended_the_answer() -> None:
+    parsed = parse_completion(COMPLETION, first_number=4, finish_reason="length")
+    assert parsed.tasks == (RIVER,)
+    assert (parsed.malformed, parsed.cut) == (0, 1)
+
+
+def test_a_single_cut_task_leaves_nothing() -> None:
+    parsed = parse_completion(" Name a", first_number=4, finish_reason="length")
+    assert (parsed.tasks, parsed.malformed, parsed.cut) == ((), 0, 1)
+
+
+def test_the_numbering_starts_where_the_prompt_stopped() -> None:
+    assert parse_completion(COMPLETION, first_number=1, finish_reason="stop").tasks == ()
+    assert parse_completion(COMPLETION, first_number=1, finish_reason="stop").malformed == 2
+
+
+def test_a_malformed_piece_is_counted_and_uses_up_its_number() -> None:
+    text = COMPLETION.replace("\n4. Output:\nThe Mekong.", "")
+    parsed = parse_completion(text, first_number=4, finish_reason="stop")
+    assert parsed.tasks == (TENSE,)
+    assert parsed.malformed == 1
+
+
+def test_a_skipped_number_drops_the_piece() -> None:
+    parsed = parse_completion(COMPLETION.replace("5. ", "6. "), first_number=4, finish_reason="stop")
+    assert parsed.tasks == (RIVER,)
+    assert parsed.malformed == 1
+
+
+def test_a_fourth_heading_drops_the_piece() -> None:
+    parsed = parse_completion(COMPLETION + "5. Output:\nagain", first_number=4, finish_reason="stop")
+    assert parsed.tasks == (RIVER,)
+
+
+def test_a_trailing_separator_is_no_malformed_task() -> None:
+    parsed = parse_completion(COMPLETION + "###\n", first_number=4, finish_reason="stop")
+    assert len(parsed.tasks) == 2
+    assert parsed.malformed == 0
+    assert parse_completion(COMPLETION + "###\n", first_number=4, finish_reason="length").cut == 0
+
+
+def test_only_the_exact_no_input_mark_means_no_input() -> None:
+    for spelling, expected in [("<NoInput>", ""), (" <noinput> ", ""), ("<noinput>.", "<noinput>."), ("None", "None")]:
+        text = COMPLETION.replace("<noinput>", spelling)
+        assert parse_completion(text, first_number=4, finish_reason="stop").tasks[0].input == expected
+
+
+def test_headings_count_by_place_as_in_the_released_parser() -> None:
+    text = " Add.\n4. Output:\n1 + 1\n4. Input:\n2\n"
+    task = parse_completion(text, first_number=4, finish_reason="stop").tasks[0]
+    assert (task.instruction, task.input, task.output) == ("Add.", "1 + 1", "2")
+
+
+def test_a_number_matches_as_the_end_of_a_longer_one_as_in_the_released_parser() -> None:
+    text = " Add.\n14. Input:\n1 + 1\n4. Output:\n2\n"
+    task = parse_completion(text, first_number=4, finish_reason="stop").tasks[0]
+    assert (task.instruction, task.input) == ("Add.\n1", "1 + 1")
+
+
+def test_empty_fields_are_kept_for_the_filters_to_judge() -> None:
+    parsed = parse_completion("\n4. Input:\n4. Output:", first_number=4, finish_reason="stop")
+    assert parsed.tasks == (ParsedTask(number=4, instruction="", input="", output=""),)

@@ -1,0 +1,100 @@
+"""A tiny random Llama with tokenizer, a small data set and configurations, shared by the tests of the torch rooms.
+
+Run as a program it is one rank of a distributed test: `training_world.py FOLDER MODE...`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from alpaca import config
+from alpaca.artifacts import Context
+from alpaca.records import Example, as_row, write_jsonl
+
+WORDS = "red green blue one two three four five cat dog bird fish sun moon star sea".split()
+
+
+def examples(count: int) -> list[Example]:
+    """Repeat-the-words tasks of various lengths, every third with an input."""
+    made = []
+    for index in range(count):
+        words = [WORDS[(index * 7 + 3 * place) % len(WORDS)] for place in range(1 + index % 5)]
+        text = " ".join(words)
+        made.append(Example(id=f"e{index}", instruction=f"Repeat {text}", input=text if index % 3 == 0 else "",
+                            output=text))
+    return made
+
+
+def make_tokenizer(**special: str) -> PreTrainedTokenizerFast:
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    names = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"} if not special else special
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=sorted(set(names.values())), show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    raw.train_from_iterator([" ".join(WORDS)] * 20 + ["### Response:", "### Instruction:"] * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=raw, **names)
+
+
+def make_base(folder: Path, **special: str) -> Path:
+    """folder/model in the transformers format; returns folder."""
+    tokenizer = make_tokenizer(**special)
+    torch.manual_seed(0)
+    shape = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=512,
+                        tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id)
+    LlamaForCausalLM(shape).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+def make_data(folder: Path, rows: list[Example]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / "examples.jsonl", [as_row(row) for row in rows])
+    return folder
+
+
+def make_context(folder: Path, **parents: Path) -> Context:
+    (folder / "work").mkdir(parents=True, exist_ok=True)
+    return Context(folder=folder, work=folder / "work", parents=parents)
+
+
+def train_config(*, budget: str = "5 steps", compute: str = "fp32", optimizer: config.Optimizer | None = None,
+                 fsdp: config.Fsdp | None = None, **train: Any) -> config.TrainConfig:
+    settings = {"global_batch": 8, "micro_batch": 3, "max_length": 200, "checkpoint_seconds": 1e9, **train}
+    return config.TrainConfig(
+        model=config.TinyModel(name="tiny", parameters=1e4), train=config.Train(budget=budget, **settings),
+        optimizer=optimizer or config.AdamW(lr=1e-2, warmup_ratio=0.2), precision=config.Precision(compute=compute),
+        fsdp=fsdp or config.Fsdp(), seeds=config.TrainSeeds())
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
+
+
+def rank(folder: Path, runs: list[str]) -> None:
+    """Trains once per run, MODE or MODE:PRECISION, into folder/RUN, in one process group."""
+    from alpaca.runtime.distributed import setup
+    from alpaca.stages.train import parallel
+    from alpaca.stages.train.stage import fine_tune
+
+    torch.set_num_threads(1)
+    ranks = setup()
+    for name in runs:
+        mode, _, compute = name.partition(":")
+        fsdp = config.Fsdp(mode=mode, world_size=ranks.world_size)
+        parallel.check(fsdp, ranks.device)
+        context = make_context(folder / name.replace(":", "_"), base=folder / "base", data=folder / "data")
+        fine_tune(train_config(fsdp=fsdp, compute=compute or "fp32"), context, ranks)
+    ranks.close()
+
+
+if __name__ == "__main__":
+    rank(Path(sys.argv[1]), sys.argv[2:])
