@@ -35,7 +35,9 @@ def contradictions(run: Run, names: dict[str, Iterable[str]]) -> list[UserError]
 
     names: known names by what they are for, "filters", "metrics" and "set".
     """
-    return [*_leaf_rules(run), *_named(run, names), *_budget(run), *_pool(run), *_batch(run), *_sharding(run), *_evaluations(run)]
+    single = [*_leaf_rules(run), *_named(run, names), *_budget(run), *_evaluations(run)]
+    # Rules between leaves compute with them, so they wait until every single one is in its range.
+    return single or [*_pool(run), *_batch(run), *_sharding(run)]
 
 
 def machine_lacks(run: Run) -> list[UserError]:

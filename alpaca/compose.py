@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -46,10 +46,11 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], list[UserError]]:
     for text in overrides:
         try:
             override = parser.parse_override(text)
-        except OverrideParseException as error:
+        except HydraException as error:
             problems.append(UserError(what=f"cannot be read: {str(error).splitlines()[0]}", where=text, remedy="write key=value"))
             continue
-        if (override.is_add() and override.key_or_group != "sweep") or override.is_delete():
+        adds = override.is_add() or override.is_force_add()
+        if (adds and override.key_or_group != "sweep") or override.is_delete():
             problems.append(UserError(what="keys can be set, not added or deleted", where=text,
                                       remedy=_how_to_set(override.key_or_group)))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from alpaca.config import ReportConfig
 from alpaca.report import wording
 from alpaca.report.folders import Folder
+from alpaca.report.ledger import code_of
 from alpaca.report.results import SEEDS_FOR_T, Difference, Level, Results
 
 _MOST_LISTED = 4
@@ -124,7 +125,7 @@ def _unfinished(results: Results) -> list[str]:
     torn = [outcome for outcome in results.outcomes if outcome.missing]
     if not torn:
         return []
-    named = "; ".join(f"{outcome.point.name} (no {outcome.missing[0].name})" for outcome in torn)
+    named = "; ".join(f"{outcome.label} (no {outcome.missing[0].name})" for outcome in torn)
     return [f"{len(torn)} of {wording.plural(len(results.outcomes), 'run')} did not finish: {named}. "
             "Everything below is made from the others and from the stages that did."]
 
@@ -147,7 +148,7 @@ def _foreign_sets(folders: dict[str, Folder]) -> list[str]:
 
 
 def _mixed_code(folders: list[Folder]) -> list[str]:
-    shas = sorted({str(sha)[:8] for folder in folders if (sha := folder.document("provenance.json").get("git", {}).get("sha"))})
-    if len(shas) < 2:
+    versions = {code_of(folder.document("provenance.json")) for folder in folders} - {""}
+    if len(versions) < 2:
         return []
-    return [f"The stages were made by {len(shas)} versions of the code ({', '.join(shas)}); the provenance below says which."]
+    return [f"The stages were made by {len(versions)} versions of the code; the provenance below names them."]

@@ -68,7 +68,7 @@ def _way(outcome: Outcome, folder: Folder) -> str:
 def _card(number: int, subsets: list[list[Outcome]], cards: int) -> DataCard:
     outcome = subsets[0][0]
     card = outcome.folders["curate"].document("card.json")
-    labels = dict.fromkeys(_run_label(one) for group in subsets for one in group)
+    labels = dict.fromkeys(one.label for group in subsets for one in group)
     pool = int(card.get("pool", 0))
     return DataCard(
         title="Training data" if cards == 1 else f"Pool {number}: {wording.listing(list(labels)[:4])}"
@@ -77,11 +77,6 @@ def _card(number: int, subsets: list[list[Outcome]], cards: int) -> DataCard:
         subsets=[_subset(group) for group in subsets], figure=_lengths_figure(card, number), lengths=_length_rows(card),
         families=list((card.get("families") or {}).items()), examples=card.get("examples") or [],
     )
-
-
-def _run_label(outcome: Outcome) -> str:
-    settings = wording.factors(outcome.point.factors)
-    return f"{settings}, seed {outcome.seed}" if settings else f"seed {outcome.seed}"
 
 
 def _facts(card: dict[str, Any]) -> list[tuple[str, str]]:
@@ -116,7 +111,7 @@ def _steps(card: dict[str, Any], pool: int, *, several: bool) -> list[Step]:
 def _subset(group: list[Outcome]) -> Subset:
     folder = group[0].folders["curate"]
     card = folder.document("card.json")
-    runs = list(dict.fromkeys(_run_label(outcome) for outcome in group))
+    runs = list(dict.fromkeys(outcome.label for outcome in group))
     shown = runs if len(runs) <= 3 else [*runs[:2], f"{len(runs) - 2} more"]
     size = int(card.get("size", 0))
     return Subset(runs="; ".join(shown), folder=folder, size=size,

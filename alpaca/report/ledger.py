@@ -10,6 +10,9 @@ from typing import Any
 from alpaca.report.folders import Folder
 
 
+_MAIN_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "openai", "rouge-score")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """Cost and key of a folder, or the sum of several; None where nothing was recorded."""
@@ -56,9 +59,9 @@ def keep(folders: list[Folder]) -> Ledger:
         by_stage=[_sum(stage, [one for one in entries if one.folder and one.folder.stage == stage]) for stage in stages],
         started=min((str(record["started"]) for record in records if record.get("started")), default=""),
         ended=max((str(record["ended"]) for record in records if record.get("ended")), default=""),
-        code=_origins([_code(record.get("git") or {}) for record in records]),
+        code=_origins([code_of(record) for record in records]),
         hardware=_origins([_pairs(record.get("hardware") or {}, ": ") for record in records]),
-        packages=_origins([_pairs(record.get("packages") or {}, " ") for record in records]),
+        packages=_origins([_pairs(_main_packages(record.get("packages") or {}), " ") for record in records]),
     )
 
 
@@ -89,9 +92,17 @@ def _origins(texts: list[str]) -> list[Origin]:
     return [Origin(text=text, stages=texts.count(text)) for text in dict.fromkeys(texts) if text]
 
 
-def _code(git: dict[str, Any]) -> str:
+def _main_packages(packages: dict[str, Any]) -> dict[str, Any]:
+    """Those that decide the numbers; the record of each stage has every one."""
+    return {name: packages[name] for name in _MAIN_PACKAGES if name in packages}
+
+
+def code_of(record: dict[str, Any]) -> str:
+    """Commit and, since edits need no commit, the snapshot that ran; "" where nothing was recorded."""
+    git, snapshot = record.get("git") or {}, str(record.get("code") or "").rpartition("/")[2]
     sha = str(git.get("sha") or "")[:12]
-    return f"{sha}{' with uncommitted changes' if git.get('dirty') else ''}" if sha else ""
+    commit = f"commit {sha}{' with uncommitted changes' if git.get('dirty') else ''}" if sha else ""
+    return ", ".join(part for part in (commit, f"snapshot {snapshot}" if snapshot else "") if part)
 
 
 def _pairs(record: dict[str, Any], between: str) -> str:

@@ -157,7 +157,7 @@ def _trainings(outcomes: list[Outcome]) -> list[Training]:
 def _training(group: list[Outcome]) -> Training:
     folder = group[0].folders["train"]
     training = folder.document("training.json")
-    return Training(runs=", ".join(outcome.point.name for outcome in group), folder=folder, training=training,
+    return Training(runs="; ".join(dict.fromkeys(outcome.label for outcome in group)), folder=folder, training=training,
                     truncated=wording.percent(training.get("truncated_examples", 0), training.get("examples", 0)))
 
 

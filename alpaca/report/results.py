@@ -10,6 +10,7 @@ from typing import Any
 
 from alpaca.config import Point, ReportConfig
 from alpaca.errors import UserError
+from alpaca.report import wording
 from alpaca.report.folders import Folder, Library
 from alpaca.statistics import Interval, bootstrap_mean, mean_interval, simultaneous_level, t_interval
 
@@ -44,6 +45,12 @@ class Outcome:
         """"0", or "0/1/0" (data/init/order) where the three differ."""
         seeds = [str(seed) for seed in self.point.seeds.values()]
         return seeds[0] if len(set(seeds)) == 1 else "/".join(seeds)
+
+    @property
+    def label(self) -> str:
+        """"data.size = 250, seed 0": unlike the point's name it tells the seeds apart."""
+        settings = wording.factors(self.point.factors)
+        return f"{settings}, seed {self.seed}" if settings else f"{self.point.name}, seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

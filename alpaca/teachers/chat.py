@@ -100,10 +100,12 @@ def read_completion(response: object, request: Request) -> Completion:
     reason = getattr(choice, "finish_reason", None) or "stop"
     if not isinstance(text, str) or not text.strip():
         problem = f"empty text (finish_reason {reason})" if choices else "no choices"
-        raise Retryable(f"the answer has {problem}: {_quote(response.model_dump_json(exclude_none=True, warnings=False))}")
+        content = response.model_dump_json(exclude_none=True, warnings=False)
+        raise Retryable(f"the answer has {problem}: {_quote(content)}")
     prompt_tokens, completion_tokens, estimated = _usage(response, request, text)
     return Completion(
-        text=text,
+        # JSON can hold half a surrogate pair, which no UTF-8 file can.
+        text=text.encode("utf-8", "replace").decode(),
         finish_reason=str(reason),
         model=str(response.model or ""),
         prompt_tokens=prompt_tokens,
@@ -149,16 +151,19 @@ def _way_out(status: int, endpoint: Endpoint) -> tuple[str, str]:
     """The configuration key at fault, and the remedy."""
     match status:
         case 401:
-            return "teacher", f"set the environment variable {KEY_VARIABLE} to a valid key for {endpoint.base_url}"
+            return "teacher", f"set {KEY_VARIABLE} in the environment to a valid key for {endpoint.base_url}"
         case 403:
-            return "teacher.model", f"the key in {KEY_VARIABLE} may not use {endpoint.model!r}; use another key or model"
+            return (
+                "teacher.model",
+                f"the key in {KEY_VARIABLE} may not use {endpoint.model!r}: take another key or model",
+            )
         case 404:
             return "teacher.model", (
                 f"the server knows no model {endpoint.model!r}, or teacher.base_url is wrong; "
                 f"GET {endpoint.base_url}/models lists what it has"
             )
         case 429:
-            return "teacher", f"the account of the key in {KEY_VARIABLE} is used up: add credit or use another key; {KEEP}"
+            return "teacher", f"the account behind {KEY_VARIABLE} is used up: add credit or use another key; {KEEP}"
         case _:
             return "teacher", (
                 "the server refuses this request whoever asks; change what it names "

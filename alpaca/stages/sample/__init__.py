@@ -20,5 +20,7 @@ def run(config: SampleConfig, context: Context) -> None:
     """Fills `context.folder`; started again after a crash it goes on and ends with the same bytes."""
     kind = config.data_gen.kind
     if kind not in KINDS:
-        raise UserError(what=f"unknown way to get data {kind!r}", where="data_gen.kind", remedy=f"known: {', '.join(KINDS)}")
+        raise UserError(
+            what=f"unknown way to get data {kind!r}", where="data_gen.kind", remedy=f"known: {', '.join(KINDS)}"
+        )
     KINDS[kind](config, context)

@@ -31,7 +31,9 @@ def run_alpaca(config: SampleConfig, context: Context) -> None:
     """
     options, teacher = config.data_gen, config.teacher
     if not isinstance(options, AlpacaDataGen) or teacher is None:
-        raise UserError(what="data_gen=alpaca needs a teacher", where="teacher", remedy="for example teacher=programmatic")
+        raise UserError(
+            what="data_gen=alpaca needs a teacher", where="teacher", remedy="for example teacher=programmatic"
+        )
     plan = RequestPlan(options)
     raw = RawRecords(context.folder / RAW)
     try:
@@ -52,14 +54,16 @@ async def _sample(sampler: Sampler, raw: RawRecords, teacher: Teacher, context: 
     kept_before, began = sampler.judge.kept, time.monotonic()
     keeper = asyncio.create_task(_sync_regularly(raw))
     try:
-        async with open_teacher(teacher) as client:
-            async with aclosing(ask(client, sampler, Policy.of(teacher), context.log)) as answers:
-                async for answer in answers:
-                    context.check()
-                    sampler.take(answer)
-                    rate = (sampler.judge.kept - kept_before) / (time.monotonic() - began)
-                    context.progress(sampler.judge.kept, sampler.target, _status(sampler, rate))
-                    context.cost["kept_per_second"] = rate
+        async with (
+            open_teacher(teacher) as client,
+            aclosing(ask(client, sampler, Policy.of(teacher), context.log)) as answers,
+        ):
+            async for answer in answers:
+                context.check()
+                sampler.take(answer)
+                rate = (sampler.judge.kept - kept_before) / (time.monotonic() - began)
+                context.progress(sampler.judge.kept, sampler.target, _status(sampler, rate))
+                context.cost["kept_per_second"] = rate
     finally:
         keeper.cancel()
 

@@ -24,7 +24,10 @@ class Verdict:
 
 
 class Judge:
-    """The released filters and the de-duplication index (ROUGE-L F > 0.7), which knows the seed tasks from the start."""
+    """The released filters and the de-duplication index (ROUGE-L F > 0.7), which knows the seed tasks from the start.
+
+    The numbers of answers judged, of tasks read and of tasks kept can be looked at any time.
+    """
 
     def __init__(self, seed_instructions: Iterable[str]) -> None:
         self._index = RougeIndex(ALPACA_THRESHOLD)
@@ -47,7 +50,7 @@ class Judge:
         return verdict
 
     def summary(self) -> dict[str, Any]:
-        """pool.json: `dropped` counts each task for the first rule that drops it; malformed and cut are no candidates."""
+        """pool.json; `dropped` counts a task for the first rule that drops it, malformed and cut are no candidates."""
         names = ("malformed", "cut", SURPLUS, *(each.name for each in RELEASED), DUPLICATE)
         return {
             "requests": self.requests,

@@ -25,7 +25,10 @@ SEED_BITS = 31  # the widest integer that every server takes as `seed`
 
 @dataclass(kw_only=True, frozen=True)
 class PlannedRequest:
-    """A request with the ids of the seed tasks that it shows; the teacher writes tasks `first_number` to `last_number`."""
+    """A request with the ids of the seed tasks that it shows; the teacher writes tasks `first_number` to `last_number`.
+
+    Not slotted because record and digest are kept after their first use.
+    """
 
     request: Request
     seeds: tuple[str, ...]
@@ -95,7 +98,7 @@ def request_number(id: str) -> int:
 def encode_prompt(prompt: str, shown: Sequence[SeedTask]) -> str:
     """The prompt and the tasks shown, numbered from 1, in the released layout; ends where the teacher goes on.
 
-    stanford_alpaca, generate_instruction.py `encode_prompt`: white space of the instruction collapsed, ":" at its end cut.
+    stanford_alpaca, generate_instruction.py `encode_prompt`: white space of the instruction collapsed, last ":" cut.
     """
     blocks = [f"{SEPARATOR}\n{_block(number, task)}\n" for number, task in enumerate(shown, 1)]
     return f"{prompt.rstrip()}\n{''.join(blocks)}{SEPARATOR}\n{len(shown) + 1}. Instruction:"
@@ -103,7 +106,9 @@ def encode_prompt(prompt: str, shown: Sequence[SeedTask]) -> str:
 
 def _block(number: int, task: SeedTask) -> str:
     instruction = re.sub(r"\s+", " ", task.instruction).strip().rstrip(":")
-    return f"{number}. Instruction: {instruction}\n{number}. Input:\n{task.input or NO_INPUT}\n{number}. Output:\n{task.output}"
+    parts = f" {instruction}", f"\n{task.input or NO_INPUT}", f"\n{task.output}"
+    headings = "Instruction", "Input", "Output"
+    return "\n".join(f"{number}. {heading}:{part}" for heading, part in zip(headings, parts, strict=True))
 
 
 def _check(options: AlpacaDataGen, available: int) -> None:
@@ -115,7 +120,7 @@ def _check(options: AlpacaDataGen, available: int) -> None:
         )
     if options.seeds_per_prompt >= options.tasks_per_request:
         raise UserError(
-            what=f"a list of {options.tasks_per_request} tasks of which {options.seeds_per_prompt} are shown leaves none to write",
+            what=f"{options.tasks_per_request} tasks of which {options.seeds_per_prompt} are shown leave none to write",
             where="data_gen.tasks_per_request",
             remedy=f"at least {options.seeds_per_prompt + 1}",
         )

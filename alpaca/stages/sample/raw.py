@@ -19,7 +19,10 @@ SYNC_SECONDS = 1.0
 
 
 class RawRecords:
-    """The rows of a raw.jsonl by request id. A killed process loses nothing that was appended, a dead machine a second."""
+    """The rows of a raw.jsonl by request id, in `rows`.
+
+    A killed process loses nothing that was appended, a dead machine about one second of it.
+    """
 
     def __init__(self, path: Path) -> None:
         drop_torn_tail(path)
@@ -37,7 +40,8 @@ class RawRecords:
     def append(self, row: dict[str, Any]) -> None:
         """Adds the answer to a request that has none yet."""
         if row["id"] in self.rows:
-            raise ArtifactError(what=f"a second answer to {row['id']}", where=str(self.path), remedy="keep one process per folder")
+            remedy = "keep one process per folder"
+            raise ArtifactError(what=f"a second answer to {row['id']}", where=str(self.path), remedy=remedy)
         self.rows[row["id"]] = row
         self._file.write(encode(row) + "\n")
         self._file.flush()

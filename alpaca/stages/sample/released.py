@@ -66,7 +66,9 @@ def _parsed(path: Path) -> Iterator[tuple[str, Any]]:
         try:
             records = json.loads(text)
         except json.JSONDecodeError as error:
-            raise UserError(what=f"not JSON: {error.msg}", where=f"{path}:{error.lineno}:{error.colno}", remedy=REMEDY) from error
+            raise UserError(
+                what=f"not JSON: {error.msg}", where=f"{path}:{error.lineno}:{error.colno}", remedy=REMEDY
+            ) from error
         yield from ((f"record {index}", record) for index, record in enumerate(records))
         return
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

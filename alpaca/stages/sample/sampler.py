@@ -1,7 +1,7 @@
 """The state of the sampling loop: what to ask next, what the answers brought, when to stop.
 
-Answers are judged in the order of the requests, whatever the order of their arrival. The data set is the smallest prefix
-of the request plan that keeps `num_examples` tasks, so neither concurrency nor faults nor a crash change it.
+Answers are judged in the order of the requests, whatever the order of their arrival. The data set is the smallest
+prefix of the request plan that keeps `num_examples` tasks, so neither concurrency nor faults nor a crash change it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ CHARACTERS_PER_TOKEN = 4
 
 
 class Spending:
-    """Tokens used up so far against `spend.max_tokens` (None: no bound); rows: the answers already paid for."""
+    """Tokens used up so far against `spend.max_tokens` (None: no bound); rows: the answers already paid for.
+
+    is_blocked: the request that was last asked about would exceed the bound.
+    """
 
     def __init__(self, bound: int | None, rows: Iterable[dict[str, Any]]) -> None:
         self.bound, self.used, self._answers = bound, 0, 0
@@ -100,7 +103,7 @@ class Sampler:
             ))  # fmt: skip
 
     def responses(self) -> Iterator[dict[str, Any]]:
-        """The rows of responses.jsonl: the judged requests in order, without anything that depends on this execution."""
+        """The rows of responses.jsonl: the judged requests in order, without what depends on this execution."""
         for index in range(self.judge.requests):
             planned = self._plan[index]
             row = self._raw.rows[planned.request.id]
@@ -129,7 +132,7 @@ class Sampler:
             raise ArtifactError(
                 what=f"{id} was asked with another text (sha256 {row['request_sha256'][:12]}, now {digest[:12]})",
                 where=str(self._raw.path),
-                remedy="the seed tasks, the prompt or the plan of requests changed: move this folder away and run again",
+                remedy="the seed tasks, the prompt or the request plan changed: move this folder away and run again",
             )
         adopted = self._adoptable.get(id)
         if row is None and adopted is not None and adopted.get("request_sha256") == digest:
@@ -151,9 +154,10 @@ class Sampler:
 
     def _stall_error(self) -> UserError:
         candidates, kept = self._window()
+        options = self._plan.options
         return UserError(
-            what=f"the teacher repeats itself: its last {self._plan.options.stall_requests} requests brought {candidates:,} "
-            f"tasks of which {kept:,} were kept (data_gen.stall_keep_rate={self._plan.options.stall_keep_rate:g}); "
+            what=f"the teacher repeats itself: its last {options.stall_requests} requests brought {candidates:,} tasks "
+            f"of which {kept:,} were kept (data_gen.stall_keep_rate={options.stall_keep_rate:g}); "
             f"{self.judge.kept:,} of {self.target:,} examples are kept so far",
             where="data_gen.num_examples",
             remedy="more seed tasks (data_gen.seeds), a more diverse teacher (another model, a higher temperature, "
@@ -163,10 +167,11 @@ class Sampler:
     def _spend_error(self) -> UserError:
         expected = self.spending.expected(self._plan[self._next].request)
         return UserError(
-            what=f"the bound of {self.spending.bound:,} tokens is reached: {self.spending.used:,} are used, the next request "
-            f"would take about {expected:,.0f}; {self.judge.kept:,} of {self.target:,} examples are kept so far",
+            what=f"the bound of {self.spending.bound:,} tokens is reached: {self.spending.used:,} are used, the next "
+            f"request would take about {expected:,.0f}; "
+            f"{self.judge.kept:,} of {self.target:,} examples are kept so far",
             where="spend.max_tokens",
-            remedy="everything is kept: run again with a higher bound to go on, or with a smaller data_gen.num_examples",
+            remedy="everything is kept: run again with a higher bound to go on, or for fewer data_gen.num_examples",
         )
 
 
@@ -186,4 +191,3 @@ def _raw_row(planned: PlannedRequest, answer: Answer) -> dict[str, Any]:
         "attempts": answer.attempts,
         "seconds": round(answer.seconds, 4),
     }
-

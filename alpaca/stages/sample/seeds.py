@@ -22,7 +22,7 @@ def load_seed_tasks(path: str | Path | None) -> list[SeedTask]:
     """
     source = Path(path) if path is not None else SEED_TASKS
     tasks, problems = [], []
-    for number, line in enumerate(read_text(source, "data_gen.seeds").splitlines(), 1):
+    for number, line in enumerate(read_text(source, "data_gen.seeds").split("\n"), 1):
         if not line.strip():
             continue
         found = list(_problems(line))
@@ -33,7 +33,8 @@ def load_seed_tasks(path: str | Path | None) -> list[SeedTask]:
         raise UserError(
             what="\n    ".join(problems[:SHOWN] or ["no tasks in this file"]),
             where=f"data_gen.seeds={source}",
-            remedy='one object a line: {"id", "name", "instruction", "instances": [{"input", "output"}], "is_classification"}',
+            remedy='one object a line: {"id", "name", "instruction", "instances": [{"input", "output"}], '
+            '"is_classification"}',
         )
     return tasks
 
@@ -43,16 +44,20 @@ def load_prompt(path: str | Path | None) -> str:
     source = Path(path) if path is not None else PROMPT
     text = read_text(source, "data_gen.prompt")
     if not text.strip():
-        raise UserError(what="the prompt is empty", where=f"data_gen.prompt={source}", remedy="write what the teacher should do")
+        raise UserError(
+            what="the prompt is empty", where=f"data_gen.prompt={source}", remedy="write what the teacher should do"
+        )
     return text
 
 
 def read_text(path: Path, key: str) -> str:
     """The UTF-8 text of a file; UserError names the configuration key where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(what=f"cannot read {path}: {error}", where=key, remedy=f"set {key} to a UTF-8 text file") from error
+        raise UserError(
+            what=f"cannot read {path}: {error}", where=key, remedy=f"set {key} to a UTF-8 text file"
+        ) from error
 
 
 def _problems(line: str) -> Iterator[str]:

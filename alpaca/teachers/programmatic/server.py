@@ -18,7 +18,7 @@ from typing import Any
 import h11
 
 from alpaca.teachers.programmatic import MODEL, Programmatic
-from alpaca.teachers.programmatic.writer import Style, UnreadablePrompt, count_tokens, write
+from alpaca.teachers.programmatic.writer import Style, UnreadablePromptError, count_tokens, write
 
 HOST = "127.0.0.1"
 READ_BYTES = 1 << 16
@@ -167,7 +167,7 @@ def complete_chat(body: dict[str, Any], options: Programmatic) -> dict[str, Any]
     limit = body.get("max_completion_tokens", body.get("max_tokens"))
     try:
         written = write(prompt, seed=seed, style=style, max_tokens=limit)
-    except UnreadablePrompt as error:
+    except UnreadablePromptError as error:
         raise Refused(HTTPStatus.BAD_REQUEST, str(error), param="messages") from error
     asked = count_tokens(prompt)
     return {
@@ -201,7 +201,8 @@ def _check(body: dict[str, Any]) -> None:
         raise Refused(HTTPStatus.NOT_FOUND, message, code="model_not_found", param="model")
     for name in UNSUPPORTED:
         if body.get(name):
-            raise Refused(HTTPStatus.BAD_REQUEST, f"unsupported parameter {name!r}", code="unsupported_parameter", param=name)
+            message = f"unsupported parameter {name!r}"
+            raise Refused(HTTPStatus.BAD_REQUEST, message, code="unsupported_parameter", param=name)
     if body.get("n") not in (None, 1):
         raise Refused(HTTPStatus.BAD_REQUEST, "only n = 1 is supported", code="unsupported_value", param="n")
     for name, least in (("seed", None), ("max_tokens", 1), ("max_completion_tokens", 1)):

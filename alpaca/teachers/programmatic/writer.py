@@ -24,7 +24,7 @@ _NEXT = re.compile(r"(\d+)\. Instruction:\s*\Z")
 _WORD = re.compile(r"\S+\s*")
 
 
-class UnreadablePrompt(ValueError):
+class UnreadablePromptError(ValueError):
     """The prompt is no list of tasks to be continued."""
 
 
@@ -49,7 +49,7 @@ class Written:
 def write(prompt: str, *, seed: int | None, style: Style, max_tokens: int | None = None) -> Written:
     """The continuation of a prompt that ends in "{k}. Instruction:", up to the N of its "List of N tasks:".
 
-    seed: equal seeds give equal texts; None draws a new one. Raises UnreadablePrompt.
+    seed: equal seeds give equal texts; None draws a new one. Raises UnreadablePromptError.
     """
     first, last = _numbers(prompt)
     # One task too few is no list: a prompt whose list is full already gets one more task rather than nothing.
@@ -65,8 +65,9 @@ def count_tokens(text: str) -> int:
 def _numbers(prompt: str) -> tuple[int, int]:
     wanted, following = _WANTED.findall(prompt), _NEXT.search(prompt)
     if not wanted or following is None:
-        raise UnreadablePrompt(
-            'this teacher only continues lists of tasks: the prompt must hold "List of N tasks:" and end in "K. Instruction:"'
+        raise UnreadablePromptError(
+            "this teacher only continues lists of tasks: the prompt must hold "
+            '"List of N tasks:" and end in "K. Instruction:"'
         )
     return int(following[1]), int(wanted[-1])
 

@@ -1,0 +1,45 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test unit check bench format lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+run: $(VENV)/.runtime  ## installs what is locked and runs the embedded default, ends by naming the report
+	$(BIN)/python launch.py
+
+test: $(VENV)/.dev  ## all tests
+	$(BIN)/python -m pytest
+
+unit: $(VENV)/.dev  ## the fast tests
+	$(BIN)/python -m pytest tests/unit -m "not slow"
+
+check: $(VENV)/.dev  ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## every script in benchmarks/, long ones with --quick unless FULL=1; one JSON line each
+	$(BIN)/python benchmarks/run_all.py $(if $(FULL),,--quick)
+
+format: $(VENV)/.dev  ## sorts imports and applies ruff's safe fixes
+	$(BIN)/ruff check --fix .
+
+clean:  ## removes caches; results in outputs/ stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .bench
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# torch stands first and alone: installed after the others, pip would choose a build of gigabytes for them.
+$(VENV)/.runtime: requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep -m1 '^torch==' requirements.lock)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	touch $@

@@ -1,0 +1,170 @@
+"""Every YAML composes, and every wrong command is told whole: keys, values, groups, grammar, contradictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from alpaca import sweep
+from alpaca.compose import CONF, Composer, parse
+from alpaca.config import AdamW, HubModel, Muon, ReleasedDataGen, Run, TinyModel
+from alpaca.errors import ConfigurationErrors
+
+OPTIONS = sorted(
+    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml")
+)
+NEEDS = {("teacher", "openai"): ["teacher.model=gpt-6-luna"]}
+
+
+def one(*overrides: str) -> Run:
+    return sweep.expand(list(overrides), multirun=False).runs[0]
+
+
+def problems(*overrides: str, multirun: bool = False) -> str:
+    with pytest.raises(ConfigurationErrors) as caught:
+        sweep.expand(list(overrides), multirun=multirun)
+    return str(caught.value)
+
+
+def test_no_option_is_missed_by_the_parametrised_test() -> None:
+    assert len(OPTIONS) == 34
+    assert {group for group, _ in OPTIONS} == set(Composer().group_names())
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_every_option_composes(group: str, name: str) -> None:
+    value = f"[{name}]" if group == "eval" else name
+    extra = NEEDS.get((group, name), [])
+    assert isinstance(one(f"{group}={value}", *extra), Run)
+
+
+@pytest.mark.parametrize("path", sorted(sweep.SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_question_expands(path: Path) -> None:
+    found = sweep.expand([f"sweep={path.stem}"], multirun=False)
+    assert found.question
+    assert len(found.runs) > 1
+
+
+def test_the_default_is_the_embedded_world() -> None:
+    run = one()
+    assert isinstance(run.model, TinyModel)
+    assert isinstance(run.optimizer, Muon)
+    assert run.precision.compute == "fp32"
+    assert run.train.budget.endswith("steps")
+
+
+def test_another_model_brings_the_published_recipe() -> None:
+    run = one("model=llama7b")
+    assert isinstance(run.model, HubModel)
+    assert isinstance(run.optimizer, AdamW)
+    assert isinstance(run.data_gen, ReleasedDataGen)
+    assert (run.optimizer.lr, run.optimizer.schedule, run.optimizer.warmup_ratio) == (2e-5, "cosine", 0.03)
+    assert (run.train.global_batch, run.train.budget, run.train.max_length) == (128, "3 epochs", 512)
+    assert run.precision.compute == "bf16"
+    assert run.optimizer.weight_decay == 0
+
+
+def test_thirteen_billion_has_its_own_rate_and_epochs() -> None:
+    for overrides in (["model=llama13b"], ["recipe=alpaca13b"]):
+        run = one(*overrides)
+        assert (run.model.name, run.optimizer.lr, run.train.budget) == ("llama13b", 1e-5, "5 epochs")
+
+
+def test_the_command_line_wins_over_what_a_model_brings() -> None:
+    run = one("model=llama7b", "optimizer=muon", "precision=fp32", "data_gen=alpaca", "data=curated", "eval=[embedded]")
+    assert (run.optimizer.kind, run.precision.compute, run.data_gen.kind, list(run.eval)) == ("muon", "fp32", "alpaca", ["embedded"])
+
+
+def test_seed_sets_all_seeds_and_each_can_be_set_alone() -> None:
+    assert one("seed=3").seeds.order == 3
+    run = one("seed=3", "seeds.init=5")
+    assert (run.seeds.data, run.seeds.init, run.seeds.order, run.data_gen.seed) == (3, 5, 3, 3)  # type: ignore[attr-defined]
+
+
+def test_two_typos_and_a_bad_group_name_are_told_together() -> None:
+    text = problems("data.siez=3", "model=llama8b", "optimizer.lrr=1")
+    assert text.startswith("3 problems")
+    assert "data.siez=3" in text
+    assert "data.size" in text
+    assert "llama7b" in text
+    assert "optimizer.lr" in text
+
+
+@pytest.mark.parametrize(("override", "words"), [
+    ("+unknown=1", ["+unknown=1", "not added"]),
+    ("++data.size=1", ["++data.size=1", "data.size=VALUE"]),
+    ("~data", ["~data", "not added or deleted"]),
+    ("optimizer.lr=fast", ["optimizer.lr", "fast", "Float"]),
+    ("data.size=many", ["data.size", "many"]),
+    ("optimizer.schedule=cosin", ["optimizer.schedule", "cosin", "cosine"]),
+    ("data.filters=[lenght]", ["data.filters", "lenght", "length"]),
+    ("eval.embedded.metrics=[rouge]", ["eval.embedded.metrics", "rouge_l"]),
+    ("eval.embedded.set=embeded", ["eval.embedded.set", "embedded"]),
+    ("eval.embeded.size=3", ["eval.embeded.size", "eval.embedded.size"]),
+    ("teacher=openai", ["teacher.model", "???"]),
+    ("train.budget=3", ["train.budget", "3 epochs"]),
+    ("train.budget=fast", ["train.budget", "200 steps"]),
+    ("train.global_batch=0", ["train.global_batch", "at least 1"]),
+    ("train.micro_batch=48", ["train.micro_batch", "48", "divisor of 64"]),
+    ("data.dedup_threshold=1.5", ["data.dedup_threshold", "at most 1"]),
+    ("optimizer.lr=nan", ["optimizer.lr", "finite"]),
+    ("data.size=9999", ["data.size", "data_gen.num_examples=9999"]),
+    ("data_gen.seeds=no/such/file", ["data_gen.seeds", "no/such/file"]),
+    ("fsdp.mode=full_shard", ["fsdp.world_size", "at least 2"]),
+    ("fsdp.world_size=2", ["fsdp.mode", "without a sharding mode"]),
+    ("cluster=slrum", ["cluster=slrum", "local"]),
+    ("sweep=data_sizes", ["sweep=data_sizes", "data_size"]),
+    ("data.size=1,2", ["data.size=1,2", "-m"]),
+    ("data.size=[", ["data.size=["]),
+    ("data", ["data", "key=value"]),
+    ("model.kind=hub", ["model.kind", "tiny"]),
+    ("eval=[]", ["eval", "no evaluation"]),
+])
+def test_each_wrong_override_names_key_value_and_way_out(override: str, words: list[str]) -> None:
+    text = problems(override)
+    for word in words:
+        assert word in text
+
+
+def test_an_impossible_split_over_processes() -> None:
+    assert "train.global_batch" in problems("fsdp=full_shard", "fsdp.world_size=3")
+    assert "fsdp.shard_size" in problems("fsdp=hybrid_shard", "fsdp.world_size=4", "fsdp.shard_size=3")
+    assert "fsdp.offload" in problems("fsdp=ddp", "fsdp.offload=true")
+
+
+def test_exact_match_is_refused_where_references_are_free() -> None:
+    assert "exact_match" in problems("eval=[user_oriented_252]", "eval.user_oriented_252.metrics=[exact_match]")
+
+
+def test_all_points_are_checked_and_each_problem_is_told_once() -> None:
+    text = problems("data.size=1,2,9999,8888", "seed=0,1", "optimizer.lrr=1", multirun=True)
+    assert text.startswith("3 problems")
+
+
+def test_plus_sweep_is_the_same_as_sweep() -> None:
+    assert sweep.expand(["+sweep=data_size"], multirun=False).name == "data_size"
+
+
+def test_equal_budgets_have_one_spelling() -> None:
+    assert one("train.budget=200steps").train.budget == one("train.budget=2e2 steps").train.budget == "200 steps"
+
+
+def test_fast_composition_equals_hydras_own() -> None:
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from alpaca.compose import version_base
+
+    overrides = ["data.size=500", "optimizer.lr=1e-3", "seed=4", "eval.embedded.size=7", "data.filters=[length]"]
+    composer = Composer()
+    parsed, _ = parse(overrides)
+    ours = composer.run(parsed)
+    with initialize_config_dir(str(CONF), **version_base()):
+        assert ours == OmegaConf.to_object(compose("config", overrides=overrides))
+
+
+def test_a_broken_question_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("question: why?\nfactor: {data.size: [1]}\n")
+    with pytest.raises(ConfigurationErrors, match=r"bad\.yaml"):
+        sweep.expand(["sweep=bad"], multirun=False, folder=tmp_path)
