@@ -146,7 +146,7 @@ def _latest(folder: Path) -> int:
 def _read_owner(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text() or "{}")
-    except json.JSONDecodeError:
+    except (FileNotFoundError, json.JSONDecodeError):  # removed by its owner, or not yet written
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -36,8 +36,8 @@ def method(results: Results) -> str:
     agreed = [level for level in levels if level not in over_seeds and len(level.scored(results.main)) >= SEEDS_FOR_T]
     few = [level for level in levels if level not in over_seeds and level not in agreed]
     parts = [
-        "95 % intervals over seeds (Student t): how far another run with new seeds would fall on these same items."
-        if over_seeds else "",
+        "95 % intervals of the mean over seeds (Student t): they cover what changes from seed to seed, not the choice of "
+        "items." if over_seeds else "",
         f"Where all seeds agree exactly ({_names(agreed)}) the interval is over items ({_item_method(agreed, results)})."
         if agreed else "",
         f"{_whose(few, levels)}95 % intervals over items ({_item_method(few, results)}); with fewer than {SEEDS_FOR_T} "
@@ -64,7 +64,7 @@ def caveats(config: ReportConfig, results: Results, folders: list[Folder]) -> li
 
 def _trend(results: Results) -> str:
     first, last = results.measured[0], results.measured[-1]
-    head, tail = (_at(level, results) for level in (first, last))
+    head, tail = _at(first, results), _at(last, results).replace(f"{results.axis} = ", "")
     verdict = next((one.verdict for one in results.differences if one.level is last), "inconclusive")
     verbs = {"higher": "rises from", "lower": "falls from"}
     middle = _extreme_between(results)
@@ -87,10 +87,10 @@ def _extreme_between(results: Results) -> str:
 
 def _listing(results: Results) -> str:
     ordered = sorted(results.measured, key=lambda level: -level.intervals[results.main].estimate)
-    named = [f"{wording.full(level.intervals[results.main])} with {wording.factors(level.factors)}" for level in ordered]
+    named = [f"{wording.full(level.intervals[results.main])} with {wording.factors_in_words(level.factors)}" for level in ordered]
     if len(named) <= _MOST_LISTED:
         return f" is {wording.listing(named)}{_doubt(results.differences)}"
-    return f" is highest, {named[0]}, and lowest, {named[-1]}, of {len(named)} levels"
+    return f" is highest at {named[0]}, and lowest at {named[-1]}, of {len(named)} levels"
 
 
 def _doubt(differences: list[Difference]) -> str:

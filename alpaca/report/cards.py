@@ -56,7 +56,19 @@ def data_cards(outcomes: list[Outcome]) -> list[DataCard]:
         folder = outcome.folders.get("curate")
         if folder is not None and folder.document("card.json"):
             groups.setdefault(_way(outcome, folder), {}).setdefault(folder.name, []).append(outcome)
-    return [_card(number, list(group.values()), len(groups)) for number, group in enumerate(groups.values(), 1)]
+    return [_card(number, list(group.values()), f"Pool {number}: {_title(list(group.values()), outcomes)}")
+            for number, group in enumerate(groups.values(), 1)]
+
+
+def _title(subsets: list[list[Outcome]], outcomes: list[Outcome]) -> str:
+    """The levels and seeds that use a pool; left out where it is all of them."""
+    using = [outcome for group in subsets for outcome in group]
+    levels = dict.fromkeys(wording.factors(outcome.point.factors) for outcome in using)
+    seeds = dict.fromkeys(outcome.seed for outcome in using)
+    parts = [] if len(levels) == len({wording.factors(one.point.factors) for one in outcomes}) else list(levels)
+    if len(seeds) < len({outcome.seed for outcome in outcomes}):
+        parts.append(f"seed{'s' if len(seeds) > 1 else ''} {wording.listing(list(seeds))}")
+    return "; ".join(parts) or "every run"
 
 
 def _way(outcome: Outcome, folder: Folder) -> str:
@@ -65,14 +77,12 @@ def _way(outcome: Outcome, folder: Folder) -> str:
     return json.dumps([outcome.point.stages.get("sample"), steps])
 
 
-def _card(number: int, subsets: list[list[Outcome]], cards: int) -> DataCard:
+def _card(number: int, subsets: list[list[Outcome]], title: str) -> DataCard:
     outcome = subsets[0][0]
     card = outcome.folders["curate"].document("card.json")
-    labels = dict.fromkeys(one.label for group in subsets for one in group)
     pool = int(card.get("pool", 0))
     return DataCard(
-        title="Training data" if cards == 1 else f"Pool {number}: {wording.listing(list(labels)[:4])}"
-        + (f" and {len(labels) - 4} more" if len(labels) > 4 else ""),
+        title=title,
         facts=_facts(card), warning=_warning(outcome, card), pool=pool, steps=_steps(card, pool, several=len(subsets) > 1),
         subsets=[_subset(group) for group in subsets], figure=_lengths_figure(card, number), lengths=_length_rows(card),
         families=list((card.get("families") or {}).items()), examples=card.get("examples") or [],

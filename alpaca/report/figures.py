@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from alpaca.report import wording
-from alpaca.report.svg import COLOURS, INK, MARKERS, PAPER, Form, inline
+from alpaca.report.svg import BAR, COLOURS, INK, MARKERS, PAPER, Form, inline
 from alpaca.statistics import Interval
 
 LOSS_POINTS = 120
@@ -99,7 +99,7 @@ def bars(marks: Sequence[Mark], words: Words) -> Markup:
     def draw(figure: Figure, form: Form) -> None:
         axes = figure.subplots()
         rows = list(range(len(marks)))
-        axes.barh(rows, [mark.interval.estimate for mark in marks], height=0.62, color=COLOURS[4], edgecolor=COLOURS[0])
+        axes.barh(rows, [mark.interval.estimate for mark in marks], height=0.62, color=BAR)
         axes.errorbar([mark.interval.estimate for mark in marks], rows, xerr=_arms([mark.interval for mark in marks]),
                       fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
         axes.set_yticks(rows, [mark.label for mark in marks])
@@ -124,7 +124,7 @@ def loss_curves(curves: Sequence[Losses], words: Words) -> Markup:
         axes.set_xlabel(words.x)
         axes.set_ylabel(words.y)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: wording.count(step)))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
         axes.set_ylim(bottom=0)
         if len(groups) > 1:
             _legend(figure, form, groups)
@@ -141,10 +141,10 @@ def lengths(histograms: dict[str, list[list[float]]], words: Words) -> Markup:
         grid = figure.subplots(*((1, count) if form.name == "wide" else (count, 1)), squeeze=False).ravel()
         for axes, (field, bins) in zip(grid, histograms.items(), strict=True):
             edges, counts = _edges(bins)
-            axes.stairs(counts, edges, fill=True, facecolor=COLOURS[4], edgecolor=COLOURS[0], linewidth=0.8)
+            axes.stairs(counts, edges, fill=True, facecolor=BAR)
             axes.set_title(field)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-            axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10], integer=True))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda number, _: wording.count(number)))
         grid[-1 if form.name == "narrow" else count // 2].set_xlabel(words.x)
         grid[0].set_ylabel(words.y)
@@ -162,17 +162,18 @@ def _draw_series(axes: Axes, series: Series, index: int, aside: float) -> None:
                   linestyle=_LINES[index // len(COLOURS) % len(_LINES)], elinewidth=1.2, capsize=4, transform=place,
                   markeredgecolor=PAPER, markeredgewidth=1, zorder=3)
     for mark in series.marks:
-        # Beside the mean, else a seed near it would be hidden.
-        axes.plot([mark.x] * len(mark.seeds), mark.seeds, marker=marker, linestyle="none", markersize=4.5,
-                  markerfacecolor=PAPER, markeredgecolor=colour, transform=_moved(axes, aside + 9, 0), zorder=4)
+        for seed, room in zip(mark.seeds, _beside(len(mark.seeds)), strict=True):
+            axes.plot([mark.x], [seed], marker=marker, linestyle="none", markersize=5, markerfacecolor=PAPER,
+                      markeredgecolor=colour, transform=_moved(axes, aside + room, 0), zorder=4)
 
 
 def _draw_dot(axes: Axes, row: int, mark: Mark) -> None:
     colour = COLOURS[0]
     axes.errorbar([mark.interval.estimate], [row], xerr=_arms([mark.interval]), color=colour, marker="o", elinewidth=1.4,
                   capsize=4, markeredgecolor=PAPER, markeredgewidth=1, markersize=8, zorder=3)
-    axes.plot(mark.seeds, [row] * len(mark.seeds), marker="o", linestyle="none", markersize=4.5, markerfacecolor=PAPER,
-              markeredgecolor=colour, transform=_moved(axes, 0, -11), zorder=4)
+    for seed, room in zip(mark.seeds, _beside(len(mark.seeds)), strict=True):
+        axes.plot([seed], [row], marker="o", linestyle="none", markersize=5, markerfacecolor=PAPER,
+                  markeredgecolor=colour, transform=_moved(axes, 0, -room), zorder=4)
 
 
 def _draw_losses(axes: Axes, one: Losses, index: int) -> None:
@@ -187,6 +188,12 @@ def _moved(axes: Axes, right: float, down: float) -> Transform:
     """The data's coordinates, moved by so many pixels."""
     scale = axes.figure.dpi_scale_trans
     return axes.transData + ScaledTranslation(right / 72, -down / 72, scale)
+
+
+def _beside(seeds: int) -> list[float]:
+    """Pixels from the mean to each seed's mark: neither the mean nor an equal seed may hide one."""
+    step = min(4.0, 12.0 / max(1, seeds - 1))
+    return [9.0 + step * index for index in range(seeds)]
 
 
 def _aside(index: int, count: int) -> float:

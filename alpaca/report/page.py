@@ -78,11 +78,18 @@ def _main_drawing(results: Results) -> Drawing:
         return _family_drawing(results, metric)
     caption = "Filled marks are means, bars their 95 % intervals; each open mark is one seed."
     if not results.axis:
-        marks = [_mark(0.0, level, wording.factors(level.factors), results.main) for level in results.measured]
+        marks = [_mark(0.0, level, _dot_label(level), results.main) for level in results.measured]
         words = Words(x=metric, y="", alt=_alt(results), name="scores")
-        return Drawing(svg=figures.dots(marks, words), caption=caption)
+        by = wording.listing(list(results.measured[0].factors))
+        return Drawing(svg=figures.dots(marks, words), caption=f"By {by}. {caption}")
     words = Words(x=results.axis, y=metric, alt=_alt(results), name="scores")
     return Drawing(svg=figures.curve(_series(results), words), caption=caption)
+
+
+def _dot_label(level: Level) -> str:
+    """The value alone where there is one factor: the caption names it."""
+    values = list(level.factors.values())
+    return wording.value(values[0]) if len(values) == 1 else wording.factors(level.factors)
 
 
 def _family_drawing(results: Results, metric: str) -> Drawing:

@@ -47,6 +47,11 @@ class Outcome:
         return seeds[0] if len(set(seeds)) == 1 else "/".join(seeds)
 
     @property
+    def is_named_by_factors(self) -> bool:
+        """Whether the point's name says nothing that its factors do not."""
+        return self.point.name == ", ".join(f"{key}={value}" for key, value in self.point.factors.items())
+
+    @property
     def label(self) -> str:
         """"data.size = 250, seed 0": unlike the point's name it tells the seeds apart."""
         settings = wording.factors(self.point.factors)
@@ -101,6 +106,15 @@ class Results:
     def measured(self) -> list[Level]:
         """The levels with a value of the main metric."""
         return [level for level in self.levels if self.main in level.intervals]
+
+    def items(self, metric: str) -> int | None:
+        """Items that every run was scored on; None where the runs differ."""
+        counts = {outcome.scores[metric].interval.n for outcome in self.outcomes if metric in outcome.scores}
+        return counts.pop() if len(counts) == 1 else None
+
+    @property
+    def evaluations(self) -> list[str]:
+        return list(dict.fromkeys(metric.rpartition(".")[0] for metric in self.metrics))
 
     @property
     def axis(self) -> str:

@@ -15,8 +15,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 # Stand-ins that become the page's own colours, so that one drawing serves light, dark and paper.
-INK, MUTED, RULE, PAPER = "#010203", "#010204", "#010205", "#010206"
-_THEME = {INK: "currentColor", MUTED: "var(--muted)", RULE: "var(--rule)", PAPER: "var(--paper)"}
+INK, MUTED, RULE, PAPER, BAR = "#010203", "#010204", "#010205", "#010206", "#010207"
+_THEME = {INK: "currentColor", MUTED: "var(--muted)", RULE: "var(--rule)", PAPER: "var(--paper)", BAR: "var(--bar)",
+          "#0072b2": "var(--blue)"}
 
 # Okabe & Ito's palette, safe for all common colour blindness, without its yellow (too pale for a line on white).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK)

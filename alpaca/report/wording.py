@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from alpaca.statistics import Interval
+
+
+_METRICS = {"rouge_l": "ROUGE-L"}
 
 
 def value(item: Any) -> str:
@@ -29,9 +33,15 @@ def factors(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {value(item)}" for key, item in settings.items())
 
 
+def factors_in_words(settings: Mapping[str, Any]) -> str:
+    """"data.size = 250 and optimizer = muon", for a sentence that has commas of its own."""
+    return listing([f"{key} = {value(item)}" for key, item in settings.items()])
+
+
 def metric(key: str) -> str:
     """"embedded.exact_match" -> "exact match"."""
-    return key.rpartition(".")[2].replace("_", " ")
+    name = key.rpartition(".")[2]
+    return _METRICS.get(name) or name.replace("_", " ")
 
 
 def metric_in_full(key: str) -> str:
@@ -73,7 +83,7 @@ def percent(part: float, whole: float) -> str:
     if not part or not whole:
         return "none" if whole else "–"
     share = 100 * part / whole
-    return "< 0.1 %" if share < 0.1 else f"{share:.1f} %"
+    return "< 0.1\N{NO-BREAK SPACE}%" if share < 0.1 else f"{share:.1f}\N{NO-BREAK SPACE}%"
 
 
 def duration(seconds: float) -> str:
@@ -81,6 +91,15 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{seconds / 60:.1f} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def moment(stamp: str) -> str:
+    """An ISO time to the minute: "2026-11-20 10:00 UTC"; anything else as it is."""
+    try:
+        time = datetime.fromisoformat(stamp)
+    except ValueError:
+        return stamp
+    return f"{time:%Y-%m-%d %H:%M} {time.tzname() or ''}".strip()
 
 
 def spread(numbers: Iterable[int], noun: str) -> str:

@@ -11,7 +11,7 @@ from alpaca.errors import UserError
 UNITS = {"epoch": "epochs", "epochs": "epochs", "step": "steps", "steps": "steps", "token": "tokens",
          "tokens": "tokens"}
 _FORM = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]+)\s*")
-_ROUNDING = 1e-9  # 0.1 * 30 is 3.0000000000000004, which must not become a fourth step
+_ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001, which must not become an eighth example
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -142,11 +142,16 @@ def launch_ranks(command: list[str], world_size: int, check: Callable[[], None] 
 
 def _start(command: list[str], rank: int, world_size: int, folder: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size),
-                   "LOCAL_WORLD_SIZE": str(world_size), STORE: str(folder / "store")}
+                   "LOCAL_WORLD_SIZE": str(world_size), STORE: str(folder / "store"), "PYTHONPATH": _same_code()}
     with _words(folder, rank).open("wb") as words:
         # Rank 0 speaks for all on standard output; what the others print there belongs to their last words.
         output: IO[bytes] | None = None if rank == 0 else words
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=words)
+
+
+def _same_code() -> str:
+    """The import path with this very package first, wherever the command is started."""
+    return os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]))
 
 
 def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, check: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ TIMEOUT = 30
 
 def cache_folder() -> Path:
     """$ALPACA_CACHE, or the operating system's folder for caches."""
-    import pooch  # type: ignore[import-untyped]
+    import pooch
 
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache(NAME))
 
@@ -31,7 +31,7 @@ def fetch(url: str, sha256: str, what: str, *, key: str = "") -> Path:
     """The local path of a file, downloaded only if the cache does not hold it with this digest.
 
     what: the file in words, for messages; key: the configuration key that takes a local file instead. Raises UserError
-    when the file is neither in the cache nor to be had, or is not the expected one; parts of files are never left there.
+    when the file is neither in the cache nor to be had, or is not the expected one; no part of a file is left there.
     """
     import pooch
     import requests

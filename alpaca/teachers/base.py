@@ -1,6 +1,6 @@
 """What every teacher speaks: one request, one completion, and the two ways in which a try can fail.
 
-A failed try either may heal (`Retryable`: the queue tries again later) or cannot (`TeacherError`: the stage stops).
+A failed try either may heal (`RetryableError`: the queue tries again later) or cannot (`TeacherError`: the stage stops).
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class TeacherClient(Protocol):
     """An open connection to a teacher."""
 
     async def complete(self, request: Request) -> Completion:
-        """One try. Raises Retryable for what may heal, TeacherError for what cannot; never retries by itself."""
+        """One try. Raises RetryableError for what may heal, TeacherError for what cannot; never retries by itself."""
         ...
 
 
-class Retryable(Exception):
+class RetryableError(Exception):
     """A try failed in a way that may heal. after: seconds that the server asked to wait, None if it did not say."""
 
     def __init__(self, reason: str, *, after: float | None = None) -> None:

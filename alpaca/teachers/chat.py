@@ -20,7 +20,7 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from alpaca.errors import TeacherError
-from alpaca.teachers.base import Completion, Request, Retryable
+from alpaca.teachers.base import Completion, Request, RetryableError
 from alpaca.teachers.openai import KEY_VARIABLE, OPENAI_URL
 
 CHARACTERS_PER_TOKEN = 4
@@ -72,9 +72,9 @@ class ChatClient:
         except openai.APIStatusError as error:
             raise explain(error, self._endpoint) from error
         except openai.APIConnectionError as error:  # timeouts, resets, cut bodies
-            raise Retryable(_connection_fault(error, self._endpoint)) from error
+            raise RetryableError(_connection_fault(error, self._endpoint)) from error
         except ValueError as error:  # 200 with cut JSON, which openai lets through as json.JSONDecodeError
-            raise Retryable(f"the answer is broken JSON: {error}") from error
+            raise RetryableError(f"the answer is broken JSON: {error}") from error
         return read_completion(response, request)
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -88,12 +88,12 @@ class ChatClient:
 
 
 def read_completion(response: object, request: Request) -> Completion:
-    """The first choice of a response, checked; Retryable if it holds no text.
+    """The first choice of a response, checked; RetryableError if it holds no text.
 
     openai builds its objects without validation, so any field can be missing or of another type.
     """
     if not isinstance(response, ChatCompletion):
-        raise Retryable(f"the answer is no chat completion: {_quote(response)}")
+        raise RetryableError(f"the answer is no chat completion: {_quote(response)}")
     choices = response.choices if isinstance(response.choices, list) else []
     choice = choices[0] if choices else None
     text = getattr(getattr(choice, "message", None), "content", None)
@@ -101,7 +101,7 @@ def read_completion(response: object, request: Request) -> Completion:
     if not isinstance(text, str) or not text.strip():
         problem = f"empty text (finish_reason {reason})" if choices else "no choices"
         content = response.model_dump_json(exclude_none=True, warnings=False)
-        raise Retryable(f"the answer has {problem}: {_quote(content)}")
+        raise RetryableError(f"the answer has {problem}: {_quote(content)}")
     prompt_tokens, completion_tokens, estimated = _usage(response, request, text)
     return Completion(
         # JSON can hold half a surrogate pair, which no UTF-8 file can.
@@ -116,12 +116,12 @@ def read_completion(response: object, request: Request) -> Completion:
     )
 
 
-def explain(error: openai.APIStatusError, endpoint: Endpoint) -> Retryable | TeacherError:
+def explain(error: openai.APIStatusError, endpoint: Endpoint) -> RetryableError | TeacherError:
     """What an error status means for the request: try again, or give up with the server's own words and the way out."""
     status, words = error.status_code, _server_words(error, endpoint.key)
     quota = status == TOO_MANY_REQUESTS and (error.code in QUOTA_CODES or error.type in QUOTA_CODES)
     if (status in HEALING or status >= SERVER_ERRORS) and not quota:
-        return Retryable(f"{status} {words}", after=retry_after(error.response.headers))
+        return RetryableError(f"{status} {words}", after=retry_after(error.response.headers))
     key, remedy = _way_out(status, endpoint)
     return TeacherError(what=f"{endpoint.base_url} answered {status}: {words}", where=key, remedy=remedy)
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from alpaca.config import Teacher
 from alpaca.errors import TeacherError
-from alpaca.teachers.base import Completion, Request, Retryable, TeacherClient
+from alpaca.teachers.base import Completion, Request, RetryableError, TeacherClient
 
 # Retry-After headers beyond this are taken as this: a wrong one must not put a request to sleep for a year.
 LONGEST_RETRY_AFTER = 600.0
@@ -71,14 +71,14 @@ class _Try:
 
 
 async def ask(
-    client: TeacherClient, source: Source, policy: Policy, note: Callable[[str], None] = lambda text: None
+    client: TeacherClient, source: Source, policy: Policy, note: Callable[[str], None] | None = None
 ) -> AsyncGenerator[Answer, None]:
     """Yields answers as they arrive, in no particular order, each request at most once.
 
-    note: told about every failed try. Raises TeacherError when a request cannot be answered or has used up its tries;
+    note: told about every failed try that is followed by another. Raises TeacherError when a request cannot be answered or has used up its tries;
     answers that arrive within `policy.drain` of that are yielded first. Close the generator (contextlib.aclosing).
     """
-    desk = _Desk(client, source, policy, note)
+    desk = _Desk(client, source, policy, note or _unheard)
     try:
         while desk.open():
             for answer in await desk.arrivals():
@@ -150,7 +150,7 @@ class _Desk:
             async with asyncio.timeout(self._policy.timeout):
                 completion = await self._client.complete(each.request)
         except TimeoutError as error:
-            raise Retryable(f"no answer within {self._policy.timeout:g} s (teacher.timeout)") from error
+            raise RetryableError(f"no answer within {self._policy.timeout:g} s (teacher.timeout)") from error
         return Answer(
             request=each.request, completion=completion, attempts=each.attempt, seconds=self._loop.time() - began
         )
@@ -161,13 +161,13 @@ class _Desk:
             each = self._running.pop(task)
             try:
                 answers.append(task.result())
-            except Retryable as fault:
+            except RetryableError as fault:
                 self._try_again(each, fault)
             except TeacherError as error:
                 self.failure = self.failure or error
         return answers
 
-    def _try_again(self, each: _Try, fault: Retryable) -> None:
+    def _try_again(self, each: _Try, fault: RetryableError) -> None:
         if each.attempt >= self._policy.max_attempts:
             self.failure = self.failure or _exhausted(each, fault)
             return
@@ -194,7 +194,11 @@ def back_off(request_id: str, attempt: int, policy: Policy, after: float | None 
     return delay * (1 - share / 2)
 
 
-def _exhausted(each: _Try, fault: Retryable) -> TeacherError:
+def _unheard(_text: str) -> None:
+    return None
+
+
+def _exhausted(each: _Try, fault: RetryableError) -> TeacherError:
     return TeacherError(
         what=f"{each.request.id} failed {each.attempt} times, the last time: {fault.reason}",
         where="teacher.max_attempts",

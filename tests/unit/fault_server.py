@@ -1,4 +1,4 @@
-"""A chat server on this machine that goes wrong in the ways real ones do; shared by the tests of teachers and sampling."""
+"""A chat server on this machine that goes wrong in the ways real ones do; for the tests of teachers and sampling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,18 @@ from typing import Any
 from alpaca.teachers.programmatic import MODEL, Programmatic
 from alpaca.teachers.programmatic.server import complete_chat
 
-HEALING = ("rate_limit", "server_error", "cut_json", "cut_body", "html", "null_choices", "no_choices", "empty", "reset", "hang")
+HEALING = (
+    "rate_limit",
+    "server_error",
+    "cut_json",
+    "cut_body",
+    "html",
+    "null_choices",
+    "no_choices",
+    "empty",
+    "reset",
+    "hang",
+)
 
 
 class FaultServer(ThreadingHTTPServer):
@@ -149,7 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
         body = text.encode()
         self.send_response(status)
-        for name, value in ({"content-type": "application/json", "content-length": str(len(body))} | (headers or {})).items():
+        for name, value in (
+            {"content-type": "application/json", "content-length": str(len(body))} | (headers or {})
+        ).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)

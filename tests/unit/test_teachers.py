@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -14,19 +15,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fault_server import HEALING, FaultServer, faulty
 
 from alpaca.config import Teacher
 from alpaca.errors import TeacherError, UserError
 from alpaca.teachers import open_teacher
-from alpaca.teachers.base import Completion, Message, Request, Retryable
-from alpaca.teachers.chat import Endpoint, connected, retry_after
+from alpaca.teachers.base import Completion, Message, Request, RetryableError
+from alpaca.teachers.chat import Endpoint, connected, read_completion, retry_after
 from alpaca.teachers.openai import KEY_VARIABLE, OpenAI
 from alpaca.teachers.programmatic import MODEL, Programmatic
 from alpaca.teachers.programmatic.server import serve
 from alpaca.teachers.programmatic.writer import Style, UnreadablePromptError, count_tokens, write
 from alpaca.teachers.queue import Answer, Policy, ask, back_off
 from alpaca.world import FAMILIES
+from tests.unit.fault_server import HEALING, FaultServer, faulty
 
 PROMPT = "List of 8 tasks:\n###\n4. Instruction:"
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,7 +93,9 @@ def test_each_fault_that_may_heal_is_tried_again(fault: str) -> None:
     notes: list[str] = []
     with faulty(lambda seed, attempt: fault if attempt < 3 else None) as server:
         (answer,) = ask_server(server, 1, notes, timeout=0.2)
-    assert answer.attempts == 3 and server.tries[0] == 3 and len(notes) == 2
+    assert answer.attempts == 3
+    assert server.tries[0] == 3
+    assert len(notes) == 2
     assert answer.completion.text == expected_text(0)
 
 
@@ -109,8 +112,10 @@ def test_each_fault_that_may_heal_is_tried_again(fault: str) -> None:
 def test_what_cannot_heal_stops_at_once(fault: str, words: str, where: str) -> None:
     with faulty(lambda seed, attempt: fault) as server, pytest.raises(TeacherError) as caught:
         ask_server(server, 50, in_flight=4)
-    assert words in str(caught.value) and where in str(caught.value)
-    assert set(server.tries.values()) == {1} and len(server.tries) <= 4
+    assert words in str(caught.value)
+    assert where in str(caught.value)
+    assert set(server.tries.values()) == {1}
+    assert len(server.tries) <= 4
     assert "sk-secret" not in str(caught.value)
 
 
@@ -123,9 +128,11 @@ def test_attempts_are_bounded_and_the_answers_in_flight_still_arrive() -> None:
             async for answer in answers:
                 received.append(answer.request.id)
 
-    with faulty(lambda seed, attempt: "server_error" if seed == 3 else None) as server:
-        with pytest.raises(TeacherError, match=r"r3 failed 4 times.*the engine is on fire"):
-            asyncio.run(session(server))
+    with (
+        faulty(lambda seed, attempt: "server_error" if seed == 3 else None) as server,
+        pytest.raises(TeacherError, match=r"r3 failed 4 times.*the engine is on fire"),
+    ):
+        asyncio.run(session(server))
     assert server.tries[3] == 4
     assert sorted(received) == ["r0", "r1", "r2", "r4", "r5"]
 
@@ -138,14 +145,15 @@ def test_unreachable_server_names_the_address() -> None:
         async with connected(Endpoint(base_url=url, model=MODEL, key="x", timeout=1.0)) as client:
             await collect(client, Requests(1), policy(max_attempts=2))
 
-    with pytest.raises(TeacherError, match="connection to http://127.0.0.1"):
+    with pytest.raises(TeacherError, match=r"connection to http://127\.0\.0\.1"):
         asyncio.run(session())
 
 
 def test_missing_usage_is_estimated_and_marked() -> None:
     with faulty(lambda seed, attempt: "no_usage") as server:
         (answer,) = ask_server(server, 1)
-    assert answer.completion.usage_estimated and answer.completion.completion_tokens > 0
+    assert answer.completion.usage_estimated
+    assert answer.completion.completion_tokens > 0
 
 
 def test_half_a_surrogate_pair_can_be_written() -> None:
@@ -169,7 +177,7 @@ class Slow:
             await asyncio.sleep(0.001)
             if request.id == "r0" and not self.failures["r0"]:
                 self.failures["r0"] += 1
-                raise Retryable("not yet", after=0.02)
+                raise RetryableError("not yet", after=0.02)
             self.order.append(request.id)
             return Completion(text="x", finish_reason="stop", model="m", prompt_tokens=1, completion_tokens=1)
         finally:
@@ -179,7 +187,8 @@ class Slow:
 def test_a_waiting_request_gives_its_place_to_the_next() -> None:
     client = Slow()
     answers = asyncio.run(collect(client, Requests(5), policy(in_flight=1)))
-    assert client.most == 1 and len(answers) == 5
+    assert client.most == 1
+    assert len(answers) == 5
     assert client.order == ["r1", "r2", "r3", "r4", "r0"]
 
 
@@ -202,7 +211,8 @@ def test_nothing_is_asked_once_no_more_is_wanted() -> None:
         return received
 
     assert asyncio.run(session()) <= 4
-    assert len(source.left) >= 96 and client.running == 0
+    assert len(source.left) >= 96
+    assert client.running == 0
 
 
 def test_closing_early_cancels_what_is_in_flight() -> None:
@@ -221,7 +231,8 @@ def test_back_off_doubles_stays_bounded_and_repeats() -> None:
     rules = policy(first_delay=1.0, longest_delay=8.0)
     for attempt, full in enumerate([1.0, 2.0, 4.0, 8.0, 8.0], 1):
         delay = back_off("r0", attempt, rules)
-        assert full / 2 <= delay <= full and delay == back_off("r0", attempt, rules)
+        assert full / 2 <= delay <= full
+        assert delay == back_off("r0", attempt, rules)
     assert back_off("r0", 1, rules) != back_off("r1", 1, rules)
     assert 20.0 <= back_off("r0", 1, rules, after=20.0) <= 21.0
     assert back_off("r0", 1, rules, after=1e9) <= 601.0
@@ -245,7 +256,8 @@ def test_retry_after_forms(headers: dict[str, str], seconds: float | None) -> No
 
 def test_retry_after_date_lies_ahead() -> None:
     seconds = retry_after({"retry-after": formatdate(time.time() + 90, usegmt=True)})
-    assert seconds is not None and 80 < seconds <= 91
+    assert seconds is not None
+    assert 80 < seconds <= 91
 
 
 # --- opening teachers
@@ -263,7 +275,9 @@ def test_openai_without_a_key_stops_before_anything_is_sent(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("key", [None, "sk-of-the-environment"])
-def test_own_server_gets_the_key_of_the_environment_or_a_dummy(monkeypatch: pytest.MonkeyPatch, key: str | None) -> None:
+def test_own_server_gets_the_key_of_the_environment_or_a_dummy(
+    monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     if key:
@@ -276,7 +290,8 @@ def test_own_server_gets_the_key_of_the_environment_or_a_dummy(monkeypatch: pyte
     with faulty() as server:
         assert asyncio.run(session(server.base_url)).text == expected_text(1)
     assert server.headers_seen[0]["authorization"] == f"Bearer {key or 'none'}"
-    assert server.bodies[0]["max_tokens"] == 500 and "stop" not in server.bodies[0]
+    assert server.bodies[0]["max_tokens"] == 500
+    assert "stop" not in server.bodies[0]
 
 
 def test_unknown_teacher_lists_the_known_ones() -> None:
@@ -285,7 +300,8 @@ def test_unknown_teacher_lists_the_known_ones() -> None:
 
 
 def test_options_are_importable_without_the_client() -> None:
-    code = "import sys, alpaca.teachers; sys.exit(sum(name in sys.modules for name in ('openai', 'httpx2', 'h11', 'numpy')))"
+    heavy = ("openai", "httpx2", "h11", "numpy")
+    code = f"import sys, alpaca.teachers; sys.exit(sum(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -321,7 +337,9 @@ def test_error_rate_changes_answers_and_no_tasks() -> None:
     right, some, more = (long_list(Style(error_rate=rate)) for rate in (0.0, 0.25, 0.5))
     wrong = [{number for number in range(400) if right[number][2] != other[number][2]} for other in (some, more)]
     assert [task[:2] for task in right] == [task[:2] for task in more]
-    assert 70 <= len(wrong[0]) <= 130 and 160 <= len(wrong[1]) <= 240 and wrong[0] < wrong[1]
+    assert 70 <= len(wrong[0]) <= 130
+    assert 160 <= len(wrong[1]) <= 240
+    assert wrong[0] < wrong[1]
 
 
 def test_verbosity_wraps_the_right_answer() -> None:
@@ -330,16 +348,22 @@ def test_verbosity_wraps_the_right_answer() -> None:
 
 
 def test_diversity_narrows_words_and_families() -> None:
-    wide, narrow = ({word for task in long_list(Style(diversity=share)) for word in task[2].split()} for share in (1, 0.1))
-    assert len(FAMILIES) > 4 and len(narrow) < len(wide) / 2
+    wide, narrow = (
+        {word for task in long_list(Style(diversity=share)) for word in task[2].split()} for share in (1, 0.1)
+    )
+    assert len(FAMILIES) > 4
+    assert len(narrow) < len(wide) / 2
 
 
 def test_token_limit_cuts_and_says_so() -> None:
     whole = write(PROMPT, seed=1, style=Style())
     cut = write(PROMPT, seed=1, style=Style(), max_tokens=20)
-    assert whole.finish_reason == "stop" and whole.tokens == count_tokens(whole.text)
-    assert cut.finish_reason == "length" and cut.tokens <= 20
-    assert whole.text.startswith(cut.text) and cut.text.startswith(" ")
+    assert whole.finish_reason == "stop"
+    assert whole.tokens == count_tokens(whole.text)
+    assert cut.finish_reason == "length"
+    assert cut.tokens <= 20
+    assert whole.text.startswith(cut.text)
+    assert cut.text.startswith(" ")
 
 
 @pytest.mark.parametrize("prompt", ["hello", "List of 5 tasks:", "4. Instruction:"])
@@ -375,7 +399,8 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}], "seed
 def test_bad_requests_get_an_error_of_openais_form(change: dict[str, Any], status: int, words: str) -> None:
     with serve(Programmatic()) as url:
         found, answer = exchange(url, "POST", "/v1/chat/completions", CHAT | change)
-    assert found == status and words in answer["error"]["message"]
+    assert found == status
+    assert words in answer["error"]["message"]
     assert set(answer["error"]) == {"message", "type", "param", "code"}
 
 
@@ -403,8 +428,6 @@ def test_one_connection_carries_many_requests_and_survives_a_refusal() -> None:
 
 
 def test_garbage_instead_of_http_gets_a_400_and_the_server_lives_on() -> None:
-    import socket
-
     with serve(Programmatic()) as url:
         host, _, port = url.removeprefix("http://").removesuffix("/v1").partition(":")
         with socket.create_connection((host, int(port)), timeout=10) as raw:
@@ -429,7 +452,9 @@ def test_the_whole_way_through_the_client() -> None:
             return await collect(client, Requests(5), policy())
 
     answers = asyncio.run(session())
-    assert {answer.request.seed: answer.completion.text for answer in answers} == {n: expected_text(n) for n in range(5)}
+    assert {answer.request.seed: answer.completion.text for answer in answers} == {
+        n: expected_text(n) for n in range(5)
+    }
     assert all(answer.completion.model == MODEL and not answer.completion.usage_estimated for answer in answers)
 
 
@@ -447,7 +472,5 @@ def test_standing_alone_it_says_where_it_is() -> None:
 
 
 def test_answers_without_the_client_types_are_no_completions() -> None:
-    from alpaca.teachers.chat import read_completion
-
-    with pytest.raises(Retryable, match="no chat completion"):
+    with pytest.raises(RetryableError, match="no chat completion"):
         read_completion(SimpleNamespace(choices=[]), request(1))

@@ -5,8 +5,12 @@ Run as a program it is one rank of a distributed test: `training_world.py FOLDER
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +83,31 @@ def losses(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
 
 
+class Interrupted(Exception):
+    """What a test interrupts a stage with."""
+
+
+def interrupt_at(context: Context, step: int, how: Callable[[], None] | None = None) -> Context:
+    """The context's check raises (or calls `how`) before step `step` of the loop."""
+    calls = iter(range(step))
+
+    def check() -> None:
+        if next(calls, None) is None:
+            (how or _raise)()
+
+    context.check = check
+    return context
+
+
+def _raise() -> None:
+    raise Interrupted
+
+
 def rank(folder: Path, runs: list[str]) -> None:
-    """Trains once per run, MODE or MODE:PRECISION, into folder/RUN, in one process group."""
+    """Trains once per run, MODE or MODE:PRECISION, into folder/RUN, in one process group.
+
+    MODE+resume interrupts itself before the fourth step and starts again.
+    """
     from alpaca.runtime.distributed import setup
     from alpaca.stages.train import parallel
     from alpaca.stages.train.stage import fine_tune
@@ -89,12 +116,32 @@ def rank(folder: Path, runs: list[str]) -> None:
     ranks = setup()
     for name in runs:
         mode, _, compute = name.partition(":")
-        fsdp = config.Fsdp(mode=mode, world_size=ranks.world_size)
+        fsdp = config.Fsdp(mode=mode.removesuffix("+resume"), world_size=ranks.world_size)
         parallel.check(fsdp, ranks.device)
+        settings = train_config(fsdp=fsdp, compute=compute or "fp32", checkpoint_seconds=0.0)
         context = make_context(folder / name.replace(":", "_"), base=folder / "base", data=folder / "data")
-        fine_tune(train_config(fsdp=fsdp, compute=compute or "fp32"), context, ranks)
+        if mode.endswith("+resume"):
+            with contextlib.suppress(Interrupted):
+                fine_tune(settings, interrupt_at(context, 3), ranks)
+            context.check = lambda: None
+        fine_tune(settings, context, ranks)
     ranks.close()
 
 
+def be_killed(folder: Path) -> None:
+    """Trains into folder/killed and dies without warning before the fourth step."""
+    from alpaca.stages.train.stage import fine_tune
+    from alpaca.runtime.distributed import Ranks
+
+    torch.set_num_threads(1)
+    context = make_context(folder / "killed", base=folder / "base", data=folder / "data")
+    interrupt_at(context, 3, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"), grouped=False)
+    fine_tune(train_config(checkpoint_seconds=0.0), context, alone)
+
+
 if __name__ == "__main__":
-    rank(Path(sys.argv[1]), sys.argv[2:])
+    if sys.argv[2] == "kill":
+        be_killed(Path(sys.argv[1]))
+    else:
+        rank(Path(sys.argv[1]), sys.argv[2:])

@@ -44,7 +44,9 @@ def run_alpaca(config: SampleConfig, context: Context) -> None:
             asyncio.run(_sample(sampler, raw, teacher, context))
         sampler.raise_unless_full()
         write_jsonl(context.folder / RESPONSES, sampler.responses())
-        write_json(context.folder / POOL, sampler.judge.summary())
+        # Curation de-duplicates against the seeds too and reads nothing but this folder.
+        seeds = [task.instruction for task in plan.seed_tasks]
+        write_json(context.folder / POOL, {**sampler.judge.summary(), "seed_instructions": seeds})
     finally:
         context.cost.update(_cost(raw))
         raw.close()

@@ -26,31 +26,28 @@ CHARACTERS_PER_TOKEN = 4
 class Spending:
     """Tokens used up so far against `spend.max_tokens` (None: no bound); rows: the answers already paid for.
 
-    is_blocked: the request that was last asked about would exceed the bound.
+    Every request that is out is reckoned with the most that it can take. So the bound holds, and towards it fewer and
+    fewer requests are in flight until the last one leaves no room for another.
     """
 
     def __init__(self, bound: int | None, rows: Iterable[dict[str, Any]]) -> None:
-        self.bound, self.used, self._answers = bound, 0, 0
-        self.is_blocked = False
+        self.bound, self.used, self._longest_prompt = bound, 0, 0
         for row in rows:
             self.add(row)
 
     def add(self, row: dict[str, Any]) -> None:
         """Counts an answer."""
         self.used += row["prompt_tokens"] + row["completion_tokens"]
-        self._answers += 1
+        self._longest_prompt = max(self._longest_prompt, row["prompt_tokens"])
 
     def allows(self, request: Request, outstanding: int) -> bool:
-        """Whether this request and those that are still out are expected to stay within the bound."""
-        expected = self.expected(request) * (outstanding + 1)
-        self.is_blocked = self.bound is not None and self.used + expected > self.bound
-        return not self.is_blocked
+        """Whether this request and those that are still out can only end within the bound."""
+        return self.bound is None or self.used + self.most(request) * (outstanding + 1) <= self.bound
 
-    def expected(self, request: Request) -> float:
-        """Tokens of one request: the mean so far; before the first answer the most that it can be."""
-        if self._answers:
-            return self.used / self._answers
-        return sum(len(message.content) for message in request.messages) / CHARACTERS_PER_TOKEN + request.max_tokens
+    def most(self, request: Request) -> int:
+        """Tokens that one request can take; its prompt is as long as the longest so far, or by characters if longer."""
+        prompt = math.ceil(sum(len(message.content) for message in request.messages) / CHARACTERS_PER_TOKEN)
+        return max(prompt, self._longest_prompt) + request.max_tokens
 
 
 class Sampler:
@@ -165,10 +162,10 @@ class Sampler:
         )
 
     def _spend_error(self) -> UserError:
-        expected = self.spending.expected(self._plan[self._next].request)
+        most = self.spending.most(self._plan[self._next].request)
         return UserError(
             what=f"the bound of {self.spending.bound:,} tokens is reached: {self.spending.used:,} are used, the next "
-            f"request would take about {expected:,.0f}; "
+            f"request can take {most:,}; "
             f"{self.judge.kept:,} of {self.target:,} examples are kept so far",
             where="spend.max_tokens",
             remedy="everything is kept: run again with a higher bound to go on, or for fewer data_gen.num_examples",

@@ -28,7 +28,7 @@ UNSUPPORTED = ("stream", "stop", "response_format", "tools", "functions", "logit
 CREATED = 1678665600
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that is answered with an error of OpenAI's form."""
 
     def __init__(self, status: HTTPStatus, message: str, *, code: str | None = None, param: str | None = None) -> None:
@@ -105,10 +105,10 @@ async def _exchange(
         if options.latency:
             await asyncio.sleep(options.latency)
         status, answer = HTTPStatus.OK, answer_to(request, body, options)
-    except Refused as refused:
+    except RefusedError as refused:
         status, answer = refused.status, refused.body
     except h11.RemoteProtocolError as error:
-        status, answer = HTTPStatus.BAD_REQUEST, Refused(HTTPStatus.BAD_REQUEST, f"not HTTP/1.1: {error}").body
+        status, answer = HTTPStatus.BAD_REQUEST, RefusedError(HTTPStatus.BAD_REQUEST, f"not HTTP/1.1: {error}").body
     writer.write(_response(connection, status, answer))
     await writer.drain()
     return connection.our_state is h11.DONE and connection.their_state is h11.DONE
@@ -127,7 +127,7 @@ async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > MOST_BYTES:
-                raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {MOST_BYTES} bytes")
+                raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {MOST_BYTES} bytes")
         elif isinstance(event, h11.EndOfMessage) and request is not None:
             return request, bytes(body)
         else:  # closed or paused
@@ -146,13 +146,13 @@ def _response(connection: h11.Connection, status: HTTPStatus, answer: dict[str, 
 
 
 def answer_to(request: h11.Request, body: bytes, options: Programmatic) -> dict[str, Any]:
-    """The body of the answer to one HTTP request; raises Refused."""
+    """The body of the answer to one HTTP request; raises RefusedError."""
     path = request.target.decode("ascii", "replace").partition("?")[0].rstrip("/")
     expected = {"/v1/chat/completions": b"POST", "/v1/models": b"GET", f"/v1/models/{MODEL}": b"GET"}.get(path)
     if expected is None:
-        raise Refused(HTTPStatus.NOT_FOUND, f"unknown path {path}", code="unknown_url")
+        raise RefusedError(HTTPStatus.NOT_FOUND, f"unknown path {path}", code="unknown_url")
     if request.method != expected:
-        raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {expected.decode()} requests")
+        raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {expected.decode()} requests")
     model = {"id": MODEL, "object": "model", "created": CREATED, "owned_by": "alpaca"}
     if path == "/v1/models":
         return {"object": "list", "data": [model]}
@@ -160,7 +160,7 @@ def answer_to(request: h11.Request, body: bytes, options: Programmatic) -> dict[
 
 
 def complete_chat(body: dict[str, Any], options: Programmatic) -> dict[str, Any]:
-    """A chat completion object for the body of a request; raises Refused."""
+    """A chat completion object for the body of a request; raises RefusedError."""
     _check(body)
     prompt, seed = _prompt(body), body.get("seed")
     style = Style(error_rate=options.error_rate, verbosity=options.verbosity, diversity=options.diversity)
@@ -168,7 +168,7 @@ def complete_chat(body: dict[str, Any], options: Programmatic) -> dict[str, Any]
     try:
         written = write(prompt, seed=seed, style=style, max_tokens=limit)
     except UnreadablePromptError as error:
-        raise Refused(HTTPStatus.BAD_REQUEST, str(error), param="messages") from error
+        raise RefusedError(HTTPStatus.BAD_REQUEST, str(error), param="messages") from error
     asked = count_tokens(prompt)
     return {
         "id": f"chatcmpl-{seed if seed is not None else 'unseeded'}",
@@ -189,27 +189,27 @@ def _json(body: bytes) -> dict[str, Any]:
     try:
         decoded = json.loads(body)
     except ValueError as error:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from error
+        raise RefusedError(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from error
     if not isinstance(decoded, dict):
-        raise Refused(HTTPStatus.BAD_REQUEST, "the body is no JSON object")
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "the body is no JSON object")
     return decoded
 
 
 def _check(body: dict[str, Any]) -> None:
     if body.get("model") != MODEL:
         message = f"The model {body.get('model')!r} does not exist; this server has {MODEL!r}"
-        raise Refused(HTTPStatus.NOT_FOUND, message, code="model_not_found", param="model")
+        raise RefusedError(HTTPStatus.NOT_FOUND, message, code="model_not_found", param="model")
     for name in UNSUPPORTED:
         if body.get(name):
             message = f"unsupported parameter {name!r}"
-            raise Refused(HTTPStatus.BAD_REQUEST, message, code="unsupported_parameter", param=name)
+            raise RefusedError(HTTPStatus.BAD_REQUEST, message, code="unsupported_parameter", param=name)
     if body.get("n") not in (None, 1):
-        raise Refused(HTTPStatus.BAD_REQUEST, "only n = 1 is supported", code="unsupported_value", param="n")
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "only n = 1 is supported", code="unsupported_value", param="n")
     for name, least in (("seed", None), ("max_tokens", 1), ("max_completion_tokens", 1)):
         value = body.get(name)
         is_number = isinstance(value, int) and not isinstance(value, bool)
         if value is not None and (not is_number or (least is not None and value < least)):
-            raise Refused(HTTPStatus.BAD_REQUEST, f"{name} is {value!r}, expected an integer", param=name)
+            raise RefusedError(HTTPStatus.BAD_REQUEST, f"{name} is {value!r}, expected an integer", param=name)
 
 
 def _prompt(body: dict[str, Any]) -> str:
@@ -218,5 +218,7 @@ def _prompt(body: dict[str, Any]) -> str:
     last = messages[-1] if isinstance(messages, list) and messages else None
     content = last.get("content") if isinstance(last, dict) else None
     if not isinstance(content, str):
-        raise Refused(HTTPStatus.BAD_REQUEST, "messages must be a list whose last one has a text", param="messages")
+        raise RefusedError(
+            HTTPStatus.BAD_REQUEST, "messages must be a list whose last one has a text", param="messages"
+        )
     return content

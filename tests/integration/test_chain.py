@@ -1,0 +1,240 @@
+"""The whole chain by launch.py, in processes of its own: from the first command to the page, killed, doubled, damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from alpaca import artifacts
+from tests.conftest import ROOT, SMALL, command, environment
+
+pytestmark = pytest.mark.slow
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+STAGES = ("sample", "curate", "pretrain", "train", "respond", "score")
+# Which requests were in flight at a kill decides what raw.jsonl holds beyond the pool: the one file that may differ.
+NOT_COMPARED = ("raw.jsonl",)
+
+
+def digests(outputs: Path) -> dict[str, str]:
+    """"stage/file" -> sha256 of every payload file of the finished stages."""
+    found = {}
+    for stage in STAGES:
+        for folder in sorted((outputs / stage).iterdir()):
+            assert artifacts.is_finished(folder), f"{folder} is not finished"
+            for name, entry in artifacts.read_json(folder / "manifest.json").items():
+                if name not in NOT_COMPARED:
+                    found[f"{stage}/{folder.name}/{name}"] = entry["sha256"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one run that nobody disturbed; tests read it and copy it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = subprocess.run(command(folder, SMALL), cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_chain_ends_by_naming_the_page(undisturbed: Path) -> None:
+    outputs = undisturbed / "outputs"
+    pages = list((outputs / "runs").glob("*/report.html"))
+    assert len(pages) == 1
+    assert "<svg" in pages[0].read_text()
+    for stage in STAGES:
+        (folder,) = (outputs / stage).iterdir()
+        record = artifacts.read_json(folder / "provenance.json")
+        assert record["packages"]["torch"].startswith("2.")
+        assert record["seconds"] >= 0
+        assert not (folder / "work").exists()
+        artifacts.verify(folder, thorough=True)
+
+
+def test_the_model_loads_by_transformers(undisturbed: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from alpaca.prompts import prompt
+
+    (folder,) = (undisturbed / "outputs" / "train").iterdir()
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    encoded = tokenizer(prompt("Say it again: two words."), return_tensors="pt")
+    assert model.generate(**encoded, max_new_tokens=3).shape[1] > encoded["input_ids"].shape[1]
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def test_again_finds_everything_finished_and_a_change_runs_only_what_depends_on_it(undisturbed: Path) -> None:
+    def again(*extra: str) -> str:
+        done = subprocess.run(command(undisturbed, [*SMALL, *extra]), cwd=ROOT, capture_output=True, text=True, env=environment())
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "6 of 6 stages found finished; nothing to do" in again()
+    text = again("optimizer.lr=1e-3")
+    assert "3 of 6 stages found finished" in text
+    assert [line for line in text.splitlines() if " pretrain/" in line or " sample/" in line or " curate/" in line] == []
+
+
+def test_a_damaged_payload_is_named_before_anything_runs(undisturbed: Path, tmp_path: Path) -> None:
+    subprocess.run(["cp", "-a", str(undisturbed / "outputs"), str(tmp_path)], check=True)
+    (folder,) = (tmp_path / "outputs" / "curate").iterdir()
+    with (folder / "examples.jsonl").open("a") as file:
+        file.write("\n")
+    done = subprocess.run(command(tmp_path, SMALL), cwd=ROOT, capture_output=True, text=True, env=environment())
+    assert done.returncode == 1
+    assert "examples.jsonl has" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_in_any_stage_it_ends_with_the_same_bytes(stage: str, undisturbed: Path, tmp_path: Path) -> None:
+    """kill -9 of the worker and of the launcher in the middle of a stage, twice; then the same command."""
+    subprocess.run(["cp", "-a", str(undisturbed / "outputs"), str(tmp_path)], check=True)
+    slow = [*SMALL, "teacher.latency=0.3", "teacher.in_flight=2", "train.checkpoint_seconds=0", "model.checkpoint_seconds=0"]
+    outputs = tmp_path / "outputs"
+    for later in STAGES[STAGES.index(stage):]:
+        if (stage, later) != ("curate", "pretrain"):
+            subprocess.run(["rm", "-rf", str(outputs / later)], check=True)
+    for pause in (0.3, 1.2):
+        _kill_in(stage, tmp_path, slow, pause)
+    done = subprocess.run(command(tmp_path, slow), cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert digests(outputs) == digests(undisturbed / "outputs")
+
+
+def _kill_in(stage: str, folder: Path, arguments: list[str], pause: float) -> None:
+    launcher = subprocess.Popen(command(folder, arguments), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)
+    worker = _wait_for_worker(folder / "outputs" / stage, launcher)
+    time.sleep(pause * random.Random(f"{stage}{pause}").uniform(0.5, 1.5))
+    for pid in (launcher.pid, worker):
+        _kill(pid)
+    launcher.wait()
+
+
+def _wait_for_worker(stage_folder: Path, launcher: subprocess.Popen[bytes]) -> int | None:
+    """The process that holds the stage's claim; None when the stage was over before it was seen."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and launcher.poll() is None:
+        for path in stage_folder.glob("*/claim-*"):
+            try:
+                owner = json.loads(path.read_text() or "{}")
+            except (OSError, json.JSONDecodeError):
+                continue
+            if owner and not owner.get("released") and Path(f"/proc/{owner['pid']}").exists():
+                return int(owner["pid"])
+        time.sleep(0.005)
+    return None
+
+
+def _kill(pid: int | None) -> None:
+    if pid is not None:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+def test_two_launches_at_the_same_moment_do_each_stage_once(undisturbed: Path, tmp_path: Path) -> None:
+    processes = [subprocess.Popen(command(tmp_path, SMALL), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  text=True, env=environment()) for _ in range(2)]
+    texts = [process.communicate(timeout=280)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], texts
+    logs = [path.read_text() for path in (tmp_path / "outputs").glob("*/*/log.txt") if path.parts[-3] in STAGES]
+    assert len(logs) == len(STAGES)
+    assert sum(log.count("finished meanwhile by another process") for log in logs) >= 1
+    assert digests(tmp_path / "outputs") == digests(undisturbed / "outputs")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 600 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_the_stage_goes_on_when_there_is_room(small_disk: Path, undisturbed: Path) -> None:
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command(small_disk, SMALL), cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment())
+
+    done = run()
+    assert done.returncode == 1, done.stdout
+    assert "no space left" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    subprocess.run(["mount", "-o", "remount,size=300m", str(small_disk)], check=True)
+    done = run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert digests(small_disk / "outputs") == digests(undisturbed / "outputs")
+
+
+def test_a_failed_stage_stops_its_descendants_and_nothing_else(tmp_path: Path, launch: Launch) -> None:
+    """One point of two cannot select so many examples after a stricter rule; the other point and the page are made."""
+    done = launch("-m", *SMALL[:-2], "eval.embedded.size=10", "data.size=30", "data.dedup_threshold=0.7,0.05", check=False)
+    assert done.returncode == 1
+    assert "1 stage(s) failed, 3 skipped" in done.stdout
+    (page,) = (tmp_path / "outputs" / "sweeps").glob("*/report.html")
+    assert str(page.parent.name) in done.stdout
+
+
+def test_a_sweep_shares_its_stages_and_ends_with_a_page(tmp_path: Path, launch: Launch) -> None:
+    done = launch("-m", *[text for text in SMALL if not text.startswith("data.size")], "data.size=20,40", "seed=0,1")
+    outputs = tmp_path / "outputs"
+    counts = {stage: len(list((outputs / stage).iterdir())) for stage in STAGES}
+    assert counts == {"sample": 2, "curate": 4, "pretrain": 1, "train": 4, "respond": 4, "score": 4}
+    (page,) = (outputs / "sweeps").glob("*/report.html")
+    assert done.stdout.rstrip().endswith("report.html")
+    assert "data.size" in page.read_text()
+    for seed in sorted((outputs / "curate").glob("20-*")):
+        small = [json.loads(line)["id"] for line in (seed / "examples.jsonl").open()]
+        larger = [[json.loads(line)["id"] for line in (path / "examples.jsonl").open()] for path in (outputs / "curate").glob("40-*")]
+        assert any(ids[:20] == small for ids in larger)
+
+
+def test_debug_runs_in_one_process_and_gives_the_same(tmp_path: Path, undisturbed: Path, launch: Launch) -> None:
+    launch(*SMALL, "cluster=debug")
+    assert digests(tmp_path / "outputs") == digests(undisturbed / "outputs")
+
+
+def test_two_processes_train_to_the_same_loss(tmp_path: Path, undisturbed: Path, launch: Launch) -> None:
+    launch(*SMALL, "fsdp=full_shard", "fsdp.world_size=2", "train.micro_batch=4")
+    one, two = ([json.loads(line)["loss"] for line in next((path / "outputs" / "train").iterdir()).joinpath("loss.jsonl").open()]
+                for path in (undisturbed, tmp_path))
+    assert len(one) == len(two) == 4
+    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-3  # Muon's bf16 Newton-Schulz
+
+
+@pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"], ["--info"], ["--hydra-help"], ["--version"]])
+def test_hydras_own_habits_keep_working(flag: list[str]) -> None:
+    done = subprocess.run(["python", "launch.py", *flag], cwd=ROOT, capture_output=True, text=True, check=False,
+                          env={**environment(), "PATH": f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_command_ends_with_status_two_and_no_traceback(launch: Launch, tmp_path: Path) -> None:
+    done = launch("data.siez=3", "model=llama8b", "optimizer.lrr=1", check=False)
+    assert done.returncode == 2
+    assert "3 problems" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_run_that_this_machine_cannot_do_is_planned_but_not_started(launch: Launch, tmp_path: Path) -> None:
+    done = launch("model=llama7b", "fsdp=full_shard", "fsdp.world_size=64", "dry_run=true")
+    assert "warning: fsdp.world_size: 64 processes wanted" in done.stdout
+    done = launch("model=llama7b", "fsdp=full_shard", "fsdp.world_size=64", check=False)
+    assert done.returncode == 2
+    assert "fsdp.world_size" in done.stderr

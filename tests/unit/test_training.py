@@ -1,0 +1,415 @@
+"""Fine-tuning: tokens, order, gradients, schedules, resuming, distribution and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alpaca import config
+from alpaca.errors import UserError
+from alpaca.prompts import prompt
+from alpaca.records import Example
+from alpaca.runtime.budget import Budget
+from alpaca.runtime.distributed import Ranks, launch_ranks
+from alpaca.stages.train import models, optim, order, parallel, run, tokens
+from alpaca.stages.train.batches import IGNORED, collate, micro_batches
+from alpaca.stages.train.checkpoint import Checkpoints
+from alpaca.stages.train.export import compare
+from alpaca.stages.train.loop import gradients
+from alpaca.stages.train.parallel import Placed
+from alpaca.stages.train.tokens import Row
+from tests.unit import training_world as world
+
+CPU = torch.device("cpu")
+ALONE = Ranks(rank=0, world_size=1, device=CPU, grouped=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base and 30 examples."""
+    folder = tmp_path_factory.mktemp("train")
+    world.make_base(folder / "base")
+    world.make_data(folder / "data", world.examples(30))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(place: Path) -> Path:
+    """Five steps in one process, uninterrupted."""
+    return train(place, "reference", world.train_config())
+
+
+def train(place: Path, name: str, settings: config.TrainConfig, **parents: Path) -> Path:
+    context = world.make_context(place / name, **{"base": place / "base", "data": place / "data", **parents})
+    run(settings, context)
+    return context.folder
+
+
+def payload(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
+            if path.is_file() and "work" not in path.parts and path.name != "progress.json"}
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+def test_loss_is_borne_by_the_output_and_the_end_of_sequence_only() -> None:
+    tokenizer = world.make_tokenizer()
+    example = Example(id="1", instruction="Repeat red", input="cat", output="red sun")
+    row = tokens.encode([example], tokenizer, 1000).rows[0]
+    assert tokenizer.decode(row.ids[:row.masked]) == prompt("Repeat red", "cat")
+    assert tokenizer.decode(row.ids[row.masked:-1]) == "red sun"
+    assert row.ids[-1] == tokenizer.eos_token_id
+    assert row.supervised == len(row.ids) - row.masked
+
+
+def test_long_examples_lose_their_end_and_are_counted() -> None:
+    tokenizer = world.make_tokenizer()
+    short, longer = Example(id="a", instruction="x", input="", output="y"), Example(
+        id="b", instruction="x", input="", output="yyyyyyyyyyyyyyyyyyyy")
+    whole = len(tokens.encode([short], tokenizer, 1000).rows[0].ids)
+    encoded = tokens.encode([short, longer], tokenizer, whole)
+    assert encoded.truncated == 1 and encoded.unsupervised == 0
+    assert encoded.rows[0].ids[-1] == tokenizer.eos_token_id
+    assert len(encoded.rows[1].ids) == whole and encoded.rows[1].ids[-1] != tokenizer.eos_token_id
+
+
+def test_examples_without_room_for_an_answer_are_left_out_and_counted() -> None:
+    tokenizer = world.make_tokenizer()
+    rows = [Example(id="a", instruction="x", input="", output="y"),
+            Example(id="b", instruction="x" * 500, input="", output="y")]
+    encoded = tokens.encode(rows, tokenizer, 300)
+    assert (len(encoded.rows), encoded.unsupervised, encoded.truncated) == (1, 1, 1)
+    with pytest.raises(UserError, match="train.max_length: all 1 examples have prompts of 300 tokens or more"):
+        tokens.encode(rows[1:], tokenizer, 300)
+    with pytest.raises(UserError, match="the training set is empty"):
+        tokens.encode([], tokenizer, 300)
+
+
+def test_a_tokenizer_that_ends_every_text_does_not_end_prompts() -> None:
+    tokenizer = world.make_tokenizer()
+    plain = tokens.encode(world.examples(3), tokenizer, 1000).rows
+
+    class Ending:
+        eos_token_id = tokenizer.eos_token_id
+
+        def __call__(self, texts: list[str]) -> Any:
+            output = tokenizer(texts)
+            output["input_ids"] = [[*ids, tokenizer.eos_token_id] for ids in output["input_ids"]]
+            return output
+
+    assert tokens.encode(world.examples(3), Ending(), 1000).rows == plain
+
+
+# --- order and batches ------------------------------------------------------------------------------------------------
+
+def test_whole_epochs_show_each_example_exactly_so_often() -> None:
+    plan = order.plan(Budget.parse("3 epochs"), [10] * 50, 16, seed=1)
+    batches = [plan.batch(step) for step in range(plan.steps)]
+    assert [len(batch) for batch in batches] == [16] * 9 + [6]
+    assert Counter(index for batch in batches for index in batch) == dict.fromkeys(range(50), 3)
+    assert sorted(index for batch in batches for index in batch)[:3] == [0, 0, 0]
+    first = [index for batch in batches for index in batch][:50]
+    assert sorted(first) == list(range(50)) and first != list(range(50))
+
+
+def test_every_step_of_a_budget_in_steps_is_full_and_any_step_can_be_asked_for_alone() -> None:
+    plan = order.plan(Budget.parse("7 steps"), [10] * 5, 16, seed=1)
+    forward = [plan.batch(step) for step in range(7)]
+    again = order.plan(Budget.parse("7 steps"), [10] * 5, 16, seed=1)
+    assert [again.batch(step) for step in reversed(range(7))] == forward[::-1]
+    assert all(len(batch) == 16 for batch in forward)
+    assert order.plan(Budget.parse("7 steps"), [10] * 5, 16, seed=2).batch(0) != forward[0]
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 11])
+def test_all_ranks_run_the_same_number_of_passes_and_no_row_is_lost(count: int) -> None:
+    rows = [Row(list(range(2 + index)), 1) for index in range(count)]
+    shares = [micro_batches(rows, 3, rank, 2) for rank in range(2)]
+    assert len(shares[0]) == len(shares[1])
+    assert all(1 <= len(each) <= 3 for share in shares for each in share)
+    supervised = [row for share in shares for each in share for row in each if row.supervised]
+    assert sorted(map(repr, supervised)) == sorted(map(repr, rows))
+
+
+def test_padding_is_on_the_right_unattended_and_bears_no_loss() -> None:
+    batch = collate([Row([5, 6, 7, 8], 2), Row([5, 9], 1)], pad=0, device=CPU)
+    assert batch.ids.tolist() == [[5, 6, 7, 8], [5, 9, 0, 0]]
+    assert batch.attention.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert batch.targets.tolist() == [[IGNORED, 7, 8, IGNORED], [9, IGNORED, IGNORED, IGNORED]]
+
+
+# --- gradients --------------------------------------------------------------------------------------------------------
+
+def one_at_a_time(module: Any, rows: list[Row]) -> tuple[float, list[torch.Tensor]]:
+    """Mean NLL per supervised token and its gradient by the definition: no padding, no batch, transformers' own loss."""
+    module.zero_grad()
+    total, loss = sum(row.supervised for row in rows), 0.0
+    for row in rows:
+        ids = torch.tensor([row.ids])
+        labels = ids.clone()
+        labels[0, :row.masked] = -100
+        mean = module(input_ids=ids, labels=labels).loss * row.supervised / total
+        mean.backward()
+        loss += mean.item()
+    return loss, [parameter.grad.clone() for parameter in module.parameters()]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_the_split_into_micro_batches_does_not_change_loss_and_gradient(place: Path, micro_batch: int) -> None:
+    module = AutoModelForCausalLM.from_pretrained(place / "base/model")
+    rows = tokens.encode(world.examples(8), world.make_tokenizer(), 200).rows
+    expected, expected_gradients = one_at_a_time(module, rows)
+    module.zero_grad()
+    loss = gradients(Placed(module=module, forward=module, ranks=ALONE), rows, micro_batch, pad=2)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+    norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in expected_gradients))
+    difference = math.sqrt(sum(float((parameter.grad - gradient).square().sum())
+                               for parameter, gradient in zip(module.parameters(), expected_gradients, strict=True)))
+    assert difference / norm <= 1e-6
+
+
+def test_a_pass_without_loss_has_a_gradient_of_zero(place: Path) -> None:
+    module = AutoModelForCausalLM.from_pretrained(place / "base/model")
+    row = tokens.encode(world.examples(1), world.make_tokenizer(), 200).rows[0]
+    placed = Placed(module=module, forward=module, ranks=ALONE)
+    gradients(placed, [row], 1, pad=2)
+    before = [parameter.grad.clone() for parameter in module.parameters()]
+    module.zero_grad()
+    gradients(placed, [row, row.silent()], 1, pad=2)
+    assert all(torch.equal(parameter.grad, gradient)
+               for parameter, gradient in zip(module.parameters(), before, strict=True))
+
+
+# --- optimizers -------------------------------------------------------------------------------------------------------
+
+def test_schedules_at_their_marked_points() -> None:
+    for name in ("cosine", "linear", "constant", "wsd"):
+        factor = optim.rate(name, 200, 0.1)
+        assert factor(0) == pytest.approx(1 / 20) and factor(19) == 1.0 and factor(20) == 1.0
+    assert optim.rate("cosine", 200, 0.1)(110) == pytest.approx(0.5)
+    assert optim.rate("linear", 200, 0.1)(155) == pytest.approx(0.25)
+    assert optim.rate("constant", 200, 0.1)(199) == 1.0
+    assert optim.rate("wsd", 200, 0.1)(120) == 1.0 and optim.rate("wsd", 200, 0.1)(160) == pytest.approx(0.5)
+    assert optim.rate("cosine", 1, 0.0)(0) == 1.0
+    assert all(optim.rate(name, 5, 1.0)(step) > 0 for name in ("cosine", "linear", "wsd") for step in range(5))
+
+
+def test_muon_gets_the_hidden_matrices_and_adamw_everything_else(place: Path) -> None:
+    module = AutoModelForCausalLM.from_pretrained(place / "base/model")
+    muon, adamw = optim.build(module, config.Muon())
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    hidden = {names[id(each)] for group in muon.param_groups for each in group["params"]}
+    rest = {names[id(each)] for group in adamw.param_groups for each in group["params"]}
+    assert len(hidden) == 2 * 7 and all("_proj" in name for name in hidden)
+    assert rest == {name for name in names.values() if "norm" in name or "embed" in name}
+
+
+# --- the stage --------------------------------------------------------------------------------------------------------
+
+def test_the_stage_leaves_a_model_that_transformers_loads(place: Path, reference: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(reference / "model")
+    tokenizer = AutoTokenizer.from_pretrained(reference / "model")
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id != tokenizer.pad_token_id
+    assert model.config.use_cache
+    record = json.loads((reference / "training.json").read_text())
+    rows = world.losses(reference)
+    assert list(rows[0]) == ["step", "loss", "lr", "grad_norm", "tokens", "supervised_tokens"]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5] and rows[-1]["loss"] < rows[0]["loss"] - 0.3
+    assert record["steps"] == 5 and record["examples"] == 30 and record["epochs"] == pytest.approx(40 / 30)
+    assert record["final_loss"] == rows[-1]["loss"] and record["tokens"] == sum(row["tokens"] for row in rows)
+    assert not any(str(place).encode() in content for content in payload(reference).values())
+
+
+def test_the_same_again_gives_the_same_bytes(place: Path, reference: Path) -> None:
+    assert payload(train(place, "again", world.train_config())) == payload(reference)
+
+
+def test_micro_batch_is_execution(place: Path, reference: Path) -> None:
+    other = world.losses(train(place, "micro", world.train_config(micro_batch=8)))
+    assert [row["loss"] for row in other] == pytest.approx([row["loss"] for row in world.losses(reference)], abs=1e-5)
+
+
+def test_bf16_trains_on_a_cpu_over_fp32_weights(place: Path, reference: Path) -> None:
+    folder = train(place, "bf16", world.train_config(compute="bf16"))
+    rows, exact = world.losses(folder), world.losses(reference)
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in exact], abs=0.02)
+    assert [row["loss"] for row in rows] != [row["loss"] for row in exact]
+    weights = AutoModelForCausalLM.from_pretrained(folder / "model").parameters()
+    assert all(parameter.dtype == torch.float32 for parameter in weights)
+
+
+@pytest.mark.parametrize("optimizer", [config.AdamW(lr=1e-2), config.Muon()], ids=["adamw", "muon"])
+def test_an_interrupted_run_ends_with_the_same_bytes(place: Path, optimizer: config.Optimizer, tmp_path: Path) -> None:
+    settings = world.train_config(optimizer=optimizer, checkpoint_seconds=0.0)
+    parents = {"base": place / "base", "data": place / "data"}
+    whole, broken = (world.make_context(tmp_path / name, **parents) for name in ("whole", "broken"))
+    run(settings, whole)
+    with pytest.raises(world.Interrupted):
+        run(settings, world.interrupt_at(broken, 3))
+    assert [path.name for path in sorted(broken.work.iterdir())] == ["step-3.json", "step-3.pt"]
+    broken.check = lambda: None
+    run(settings, broken)
+    assert payload(broken.folder) == payload(whole.folder)
+
+
+def test_a_killed_process_is_resumed_to_the_same_bytes(place: Path, reference: Path) -> None:
+    with pytest.raises(UserError, match="process 0 of 1 ended with status -9"):
+        launch_ranks([sys.executable, world.__file__, str(place), "kill"], 1)
+    context = world.make_context(place / "killed", base=place / "base", data=place / "data")
+    assert [path.name for path in context.work.glob("step-*.pt")] == ["step-3.pt"]
+    run(world.train_config(checkpoint_seconds=0.0), context)
+    assert payload(context.folder) == payload(reference)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before_and_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    checkpoints = Checkpoints(folder=tmp_path, say=said.append)
+    checkpoints.save(1, {"step": 1, "weights": torch.arange(3.0)})
+    older = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    checkpoints.save(2, {"step": 2, "weights": torch.arange(3.0)})
+    assert checkpoints.steps() == [2]
+    for name, content in older.items():
+        (tmp_path / name).write_bytes(content)
+    whole = (tmp_path / "step-2.pt").read_bytes()
+    for damage, problem in [(whole[:-7], "bytes instead of"), (whole[:-1] + b"x", "another sha256")]:
+        (tmp_path / "step-2.pt").write_bytes(damage)
+        found = checkpoints.newest()
+        assert found is not None and found[0] == 1 and found[1]["step"] == 1
+        assert problem in said[-1] and "step 2" in said[-1]
+    (tmp_path / "step-2.json").unlink()
+    assert checkpoints.steps() == [1, 2] and checkpoints.newest() is not None and "not finished" in said[-1]
+
+
+def test_a_crash_while_saving_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(folder=tmp_path, say=print)
+    checkpoints.save(1, {"step": 1})
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError):
+        checkpoints.save(2, {"step": 2})
+    assert checkpoints.newest() == (1, {"step": 1})
+
+
+# --- many processes ---------------------------------------------------------------------------------------------------
+
+def test_sharded_and_replicated_training_equal_one_process(place: Path, reference: Path) -> None:
+    modes = ["full_shard", "ddp", "full_shard+resume"]
+    launch_ranks([sys.executable, world.__file__, str(place), *modes], 2)
+    expected = world.losses(reference)
+    for mode in modes:
+        rows = world.losses(place / mode)
+        for name in ("loss", "grad_norm"):
+            assert [row[name] for row in rows] == pytest.approx([row[name] for row in expected], abs=1e-5)
+        assert [row["tokens"] for row in rows] == [row["tokens"] for row in expected]
+        assert payload(place / mode).keys() == payload(reference).keys()
+    assert payload(place / "full_shard+resume") == payload(place / "full_shard")
+
+
+@pytest.mark.parametrize(("fsdp", "message"), [
+    (config.Fsdp(world_size=2), "fsdp.mode: 2 processes without a way"),
+    (config.Fsdp(mode="full_shard", world_size=2, offload=True), "fsdp.offload: offload with mode full_shard on cpu"),
+    (config.Fsdp(mode="hybrid_shard", world_size=6, shard_size=4), "fsdp.shard_size: 6 processes do not divide"),
+])
+def test_impossible_distributions_are_refused(fsdp: config.Fsdp, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parallel.check(fsdp, CPU)
+
+
+def test_layers_are_read_from_the_model_and_their_absence_is_an_error(place: Path) -> None:
+    module = AutoModelForCausalLM.from_pretrained(place / "base/model")
+    assert [type(layer).__name__ for layer in parallel.layers(module)] == ["LlamaDecoderLayer"] * 2
+    with pytest.raises(UserError, match="Linear does not say which of its modules are layers"):
+        parallel.layers(torch.nn.Linear(2, 2))
+
+
+# --- what it refuses --------------------------------------------------------------------------------------------------
+
+def test_divergence_names_the_step_and_a_remedy(place: Path) -> None:
+    settings = world.train_config(optimizer=config.AdamW(lr=1e30, warmup_ratio=0.0, clip=None))
+    with pytest.raises(UserError, match=r"optimizer.lr: training diverged at step 2: loss .*(nan|inf)(.|\n)*a lower optimizer.lr"):
+        train(place, "diverged", settings)
+
+
+def hub(**fields: Any) -> config.HubModel:
+    return config.HubModel(name="m", parameters=1.0, **{"id": "someone/something", **fields})
+
+
+def test_a_missing_model_folder_or_weights_names_the_key(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="model.path: there is no folder"):
+        models.source(hub(path=str(tmp_path / "nowhere")), None)
+    with pytest.raises(UserError, match="model.path: there is no config.json in"):
+        models.source(hub(path=str(tmp_path)), None)
+    world.make_base(tmp_path)
+    (tmp_path / "model/model.safetensors").unlink()
+    source = models.source(hub(path=str(tmp_path / "model")), None)
+    models.load_tokenizer(source)
+    with pytest.raises(UserError, match="model.path: cannot load the model(.|\n)*safetensors"):
+        models.load_model(source)
+
+
+def test_without_the_hub_it_says_what_to_place_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="model.id: cannot load the tokenizer of someone/something(.|\n)*model.path="):
+        models.load_tokenizer(models.source(hub(), None))
+
+
+def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
+    world.make_base(tmp_path)
+    path = tmp_path / "model/tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token": ""}))
+    with pytest.raises(UserError, match="has no end of sequence"):
+        models.load_tokenizer(models.source(hub(path=str(tmp_path / "model")), None))
+
+
+def test_a_tokenizer_larger_than_the_embeddings_is_refused(place: Path) -> None:
+    module = AutoModelForCausalLM.from_pretrained(place / "base/model")
+    tokenizer = world.make_tokenizer()
+    tokenizer.add_tokens(["extra"])
+    with pytest.raises(UserError, match=f"has {len(tokenizer)} tokens, the model embeds {len(tokenizer) - 1}"):
+        models.check_fit(tokenizer, module, models.Source(name="x", key="model.path"))
+
+
+@pytest.mark.parametrize("special", [{"bos_token": "<bos>", "eos_token": "<eos>"},
+                                     {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<eos>"}],
+                         ids=["no padding", "padding is the end"])
+def test_a_padding_token_is_added_with_the_mean_of_the_embeddings(tmp_path: Path, special: dict[str, str]) -> None:
+    world.make_base(tmp_path / "base", **special)
+    world.make_data(tmp_path / "data", world.examples(4))
+    settings = world.train_config(budget="1 steps", global_batch=4, optimizer=config.AdamW(lr=0.0))
+    folder = train(tmp_path, "out", settings)
+    old = AutoModelForCausalLM.from_pretrained(tmp_path / "base/model").get_input_embeddings().weight
+    new = AutoModelForCausalLM.from_pretrained(folder / "model").get_input_embeddings().weight
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    assert json.loads((folder / "training.json").read_text())["added_tokens"] == 1
+    assert tokenizer.pad_token_id == len(old) != tokenizer.eos_token_id and len(new) == len(old) + 1
+    assert torch.equal(new[:-1], old) and torch.allclose(new[-1], old.mean(dim=0))
+
+
+def test_weights_that_change_on_their_way_to_the_disk_are_noticed(place: Path) -> None:
+    folder = place / "base/model"
+    weights = dict(AutoModelForCausalLM.from_pretrained(folder).state_dict())
+    del weights["lm_head.weight"]  # tied: stored once
+    compare(folder, weights)
+    with pytest.raises(UserError, match="model.norm.weight"):
+        compare(folder, {**weights, "model.norm.weight": weights["model.norm.weight"] + 1})
+    with pytest.raises(UserError, match="extra"):
+        compare(folder, {**weights, "extra": torch.zeros(1)})
