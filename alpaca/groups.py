@@ -26,6 +26,9 @@ SINGLE: dict[str, type] = {
 def register() -> None:
     """Puts every schema into Hydra's store below `schema/`, where the YAML files of conf/ pick them up."""
     store = ConfigStore.instance()
+    # Hydra copies the whole store for every question about a group, a hundred times for one --help. Nodes are copied
+    # again when they are loaded, so the store itself can be shared.
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     for name, node in SINGLE.items():
         store.store(group="schema", name=name, node=node)
     for group, variants in VARIANTS.items():

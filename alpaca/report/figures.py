@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
@@ -17,7 +19,7 @@ from alpaca.report.svg import BAR, COLOURS, INK, MARKERS, PAPER, Form, inline
 from alpaca.statistics import Interval
 
 LOSS_POINTS = 120
-_LINES = ("-", "--", ":")
+_LINES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,16 +222,14 @@ def _scale_x(axes: Axes, ticks: Sequence[tuple[float, str]], form: Form) -> None
     axes.set_xticks([place for place, _ in shown], [label for _, label in shown])
 
 
-def _scale_scores(set_limits: object, marks: Sequence[Mark]) -> None:
+def _scale_scores(set_limits: Callable[[float, float], object], marks: Sequence[Mark]) -> None:
     """The whole scale of a rate where the values fill a good part of it, otherwise their range with some room."""
     lows = [min(mark.interval.low, *mark.seeds, mark.interval.estimate) for mark in marks]
     highs = [max(mark.interval.high, *mark.seeds, mark.interval.estimate) for mark in marks]
     low, high = min(lows), max(highs)
     room = (high - low or abs(high) or 1.0) * 0.08
     whole = low >= 0.0 and high <= 1.0 and high - low > 0.4
-    limits = (-0.02, 1.02) if whole else (low - room, high + room)
-    if callable(set_limits):
-        set_limits(*limits)
+    set_limits(*((-0.02, 1.02) if whole else (low - room, high + room)))
 
 
 def _legend(figure: Figure, form: Form, labels: Sequence[str]) -> None:
@@ -240,9 +240,7 @@ def _legend(figure: Figure, form: Form, labels: Sequence[str]) -> None:
                   handlelength=2.0, columnspacing=1.4)
 
 
-def _handle(index: int) -> object:
-    from matplotlib.lines import Line2D
-
+def _handle(index: int) -> Line2D:
     return Line2D([], [], color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], markersize=6,
                   linestyle=_LINES[index // len(COLOURS) % len(_LINES)])
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from alpaca.report.folders import Folder
 
-
 _MAIN_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "openai", "rouge-score")
 
 

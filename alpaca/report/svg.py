@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
@@ -53,8 +54,9 @@ def _one(draw: Draw, form: Form, height: float, alt: str, name: str) -> Markup:
         figure = Figure(figsize=(form.width / _UNITS_PER_INCH, height / _UNITS_PER_INCH), layout="constrained")
         draw(figure, form)
         out = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return Markup(f'<div class="{form.name}">{_embed(out.getvalue(), alt, name)}</div>')  # noqa: S704 - escaped in _embed
+        figure.set_canvas(FigureCanvasSVG(figure))
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return Markup(f'<div class="{form.name}">{_embed(out.getvalue(), alt, name)}</div>')
 
 
 def _embed(text: str, alt: str, name: str) -> str:
@@ -70,7 +72,7 @@ def _embed(text: str, alt: str, name: str) -> str:
     return re.sub(r"\n\s*", "\n", head + body[body.index(">") + 1 :])
 
 
-def _style(form: Form) -> dict[str, object]:
+def _style(form: Form) -> Any:  # matplotlib names every key in a type of its own
     return {
         "svg.fonttype": "none", "svg.hashsalt": "alpaca", "text.parse_math": False, "path.simplify": True,
         "font.family": "DejaVu Sans", "font.size": form.text, "axes.labelsize": form.text, "axes.titlesize": form.text,

@@ -9,7 +9,6 @@ from typing import Any
 
 from alpaca.statistics import Interval
 
-
 _METRICS = {"rouge_l": "ROUGE-L"}
 
 

@@ -1,6 +1,6 @@
 """What every teacher speaks: one request, one completion, and the two ways in which a try can fail.
 
-A failed try either may heal (`RetryableError`: the queue tries again later) or cannot (`TeacherError`: the stage stops).
+A failed try may heal (`RetryableError`: the queue tries again later) or cannot (`TeacherError`: the stage stops).
 """
 
 from __future__ import annotations

@@ -75,8 +75,9 @@ async def ask(
 ) -> AsyncGenerator[Answer, None]:
     """Yields answers as they arrive, in no particular order, each request at most once.
 
-    note: told about every failed try that is followed by another. Raises TeacherError when a request cannot be answered or has used up its tries;
-    answers that arrive within `policy.drain` of that are yielded first. Close the generator (contextlib.aclosing).
+    note: told about every failed try that is followed by another. Raises TeacherError when a request cannot be
+    answered or has used up its tries; answers that arrive within `policy.drain` of that are yielded first. Close the
+    generator (contextlib.aclosing).
     """
     desk = _Desk(client, source, policy, note or _unheard)
     try:

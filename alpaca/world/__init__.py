@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from alpaca.world.corpus import corpus_lines, tokenizer_lines
+from alpaca.world.families import FAMILIES
 from alpaca.world.lexicon import KINDS, LEXICON, build_lexicon, kind_of
-from alpaca.world.tasks import FAMILIES, Task, draw_task, held_out, is_reserved, wrong_answer
+from alpaca.world.tasks import Task, draw_task, held_out, is_reserved, wrong_answer
 
 __all__ = [
     "FAMILIES",

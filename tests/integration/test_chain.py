@@ -35,6 +35,11 @@ def digests(outputs: Path) -> dict[str, str]:
     return found
 
 
+def copied(source: Path, target: Path) -> None:
+    """A copy of a run's outputs that keeps the times of change."""
+    subprocess.run(["cp", "-a", str(source / "outputs"), str(target)], check=True)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one run that nobody disturbed; tests read it and copy it."""
@@ -71,9 +76,11 @@ def test_the_model_loads_by_transformers(undisturbed: Path) -> None:
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
 
 
-def test_again_finds_everything_finished_and_a_change_runs_only_what_depends_on_it(undisturbed: Path) -> None:
+def test_again_finds_everything_finished_and_a_change_runs_only_what_depends_on_it(undisturbed: Path, tmp_path: Path) -> None:
+    copied(undisturbed, tmp_path)
+
     def again(*extra: str) -> str:
-        done = subprocess.run(command(undisturbed, [*SMALL, *extra]), cwd=ROOT, capture_output=True, text=True, env=environment())
+        done = subprocess.run(command(tmp_path, [*SMALL, *extra]), cwd=ROOT, capture_output=True, text=True, env=environment())
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -84,7 +91,7 @@ def test_again_finds_everything_finished_and_a_change_runs_only_what_depends_on_
 
 
 def test_a_damaged_payload_is_named_before_anything_runs(undisturbed: Path, tmp_path: Path) -> None:
-    subprocess.run(["cp", "-a", str(undisturbed / "outputs"), str(tmp_path)], check=True)
+    copied(undisturbed, tmp_path)
     (folder,) = (tmp_path / "outputs" / "curate").iterdir()
     with (folder / "examples.jsonl").open("a") as file:
         file.write("\n")
@@ -97,7 +104,7 @@ def test_a_damaged_payload_is_named_before_anything_runs(undisturbed: Path, tmp_
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_in_any_stage_it_ends_with_the_same_bytes(stage: str, undisturbed: Path, tmp_path: Path) -> None:
     """kill -9 of the worker and of the launcher in the middle of a stage, twice; then the same command."""
-    subprocess.run(["cp", "-a", str(undisturbed / "outputs"), str(tmp_path)], check=True)
+    copied(undisturbed, tmp_path)
     slow = [*SMALL, "teacher.latency=0.3", "teacher.in_flight=2", "train.checkpoint_seconds=0", "model.checkpoint_seconds=0"]
     outputs = tmp_path / "outputs"
     for later in STAGES[STAGES.index(stage):]:
@@ -156,7 +163,7 @@ def test_two_launches_at_the_same_moment_do_each_stage_once(undisturbed: Path, t
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 600 KiB."""
+    """A file system of 3 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, check=False)

@@ -33,6 +33,7 @@ class FaultServer(ThreadingHTTPServer):
     """fault(seed, try number from 1) names the fault of a try, None for a good answer."""
 
     daemon_threads = True
+    request_queue_size = 128  # with the default of 5 the system drops connections that are opened together
 
     def __init__(self, fault: Callable[[int, int], str | None], options: Programmatic | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -1,0 +1,315 @@
+"""The report on made-up folders: the answer, its intervals, what is missing, what is escaped, what is equal twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from alpaca.config import ReportConfig
+from alpaca.errors import UserError
+from alpaca.records import read_jsonl, write_jsonl
+from alpaca.report import wording
+from alpaca.statistics import Interval, t_interval, wilson
+from tests.unit.report_folders import HOSTILE, World, data_size_sweep, grid_sweep, named_sweep, single_run
+
+
+class Page(HTMLParser):
+    """Tags, ids, links and visible text of a page."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.source = (folder / "report.html").read_text(encoding="utf-8")
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.links += [value for name, value in attrs if name == "href" and tag == "a"]
+
+    def handle_data(self, data):
+        if self.lasttag != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def results_of(folder: Path):
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def sweep_folder(tmp_path_factory):
+    world, config = data_size_sweep(tmp_path_factory.mktemp("sweep"))
+    return world.run(config)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    world, config = single_run(tmp_path_factory.mktemp("run"))
+    return world.run(config, "runs/tiny-00000000")
+
+
+def test_a_sweep_is_answered_with_the_mean_of_each_end_its_interval_and_n(sweep_folder):
+    results = results_of(sweep_folder)
+    seeds = [point["metrics"]["embedded.exact_match"]["estimate"] for point in results["points"]]
+    first, last = t_interval(seeds[:3]), t_interval(seeds[6:])
+    assert results["answer"] == (
+        f"Exact match on embedded rises from {wording.full(first.within(0, 1))} at data.size = 250 to "
+        f"{wording.full(last.within(0, 1))} at 4,000; 3 seeds per level, 60 items.")
+    assert results["answer"].replace("\N{NO-BREAK SPACE}", " ") in Page(sweep_folder).text
+    assert "over seeds (Student t)" in Page(sweep_folder).text
+
+
+def test_every_level_has_its_difference_from_the_first_paired_by_seed(sweep_folder):
+    results = results_of(sweep_folder)
+    seeds = [point["metrics"]["embedded.exact_match"]["estimate"] for point in results["points"]]
+    expected = t_interval([there - here for here, there in zip(seeds[:3], seeds[6:], strict=True)], level=0.975)
+    last = results["differences"][-1]
+    assert (last["estimate"], last["low"], last["high"]) == (expected.estimate, expected.low, expected.high)
+    assert (last["pairs"], last["verdict"]) == ("seed", "higher")
+
+
+def test_the_csv_has_one_row_per_point_with_factors_seeds_and_every_metric(sweep_folder):
+    rows = list(csv.DictReader((sweep_folder / "results.csv").open(encoding="utf-8")))
+    assert len(rows) == 9
+    assert {row["data.size"] for row in rows} == {"250", "1000", "4000"}
+    assert [row["seeds.init"] for row in rows[:3]] == ["0", "1", "2"]
+    low, mean, high = (float(rows[0][f"embedded.rouge_l{part}"]) for part in (".low", "", ".high"))
+    assert low < mean < high
+
+
+def test_one_run_has_the_interval_over_items_and_says_what_it_leaves_out(run_folder):
+    results = results_of(run_folder)
+    point = results["points"][0]["metrics"]["embedded.exact_match"]
+    expected = wilson(round(point["estimate"] * 60), 60)
+    assert (point["low"], point["high"], point["n"]) == (expected.low, expected.high, 60)
+    assert results["answer"] == f"Exact match on embedded is {wording.full(expected)}; 1 seed, 60 items."
+    assert "variation between seeds is not covered" in Page(run_folder).text
+
+
+def test_a_run_shows_its_families_and_both_loss_curves(run_folder):
+    labels = re.findall(r'aria-label="([^"]*)"', Page(run_folder).source)
+    assert sum("exact match by family: classify" in label for label in labels) == 2
+    assert any(label.startswith("Training loss of 1 run") for label in labels)
+    assert any(label.startswith("Pretraining loss") for label in labels)
+
+
+def test_two_renders_are_equal_to_the_byte(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=20)
+    first = {path.name: path.read_bytes() for path in world.run(config).glob("re*")}
+    assert {path.name: path.read_bytes() for path in world.run(config).glob("re*")} == first
+    assert set(first) == {"report.html", "results.json", "results.csv"}
+
+
+def test_the_page_can_be_moved_with_its_output_folder(tmp_path):
+    here, there = (data_size_sweep(tmp_path / name, items=20) for name in ("here", "there"))
+    pages = [world.run(config) / "report.html" for world, config in (here, there)]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    assert str(tmp_path) not in pages[0].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("make", [single_run, data_size_sweep, grid_sweep, named_sweep])
+def test_every_link_exists_every_figure_is_described_and_nothing_is_loaded(tmp_path, make):
+    world, config = make(tmp_path, items=20)
+    folder = world.run(config)
+    page = Page(folder)
+    assert len(page.links) > 10
+    assert [link for link in page.links if not (folder / unquote(link)).exists()] == []
+    assert "script" not in page.tags
+    assert len(page.ids) == len(set(page.ids))
+    drawings = re.findall(r"<svg.*?</svg>", page.source, flags=re.DOTALL)
+    assert drawings
+    assert all('role="img" aria-label="' in drawing for drawing in drawings)
+    references = re.findall(r'(?:xlink:href="#|url\(#)([^")]*)', page.source)
+    assert references
+    assert set(references) <= set(page.ids)
+    for drawing in drawings:
+        ElementTree.fromstring(drawing.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1))
+
+
+def test_hostile_text_is_shown_and_never_obeyed(tmp_path):
+    world = World(output=tmp_path, items=20, response=HOSTILE)
+    points = [world.point({"teacher": HOSTILE[:30].replace("/", "")}, 0, 0.5), world.point({"teacher": "b"}, 0, 0.9)]
+    config = ReportConfig(title=HOSTILE, question=HOSTILE, command=HOSTILE, factors=["teacher"], controls=[HOSTILE],
+                          notes=[HOSTILE], points=points)
+    page = Page(world.run(config))
+    assert not {"script", "b"} & set(page.tags)
+    assert page.text.count(HOSTILE) >= 6
+
+
+def test_a_missing_arm_is_named_and_the_rest_still_answers(tmp_path):
+    world, config = data_size_sweep(tmp_path)
+    lost = [name for name in world.parents if "size4000-" in name]
+    world.lose(*lost)
+    folder = world.run(config)
+    results, page = results_of(folder), Page(folder)
+    assert "3 of 9 runs did not finish" in page.text
+    assert all(name in page.source for name in lost)
+    assert "at 1,000" in results["answer"]
+    assert "4,000" not in results["answer"]
+    assert [point["missing"] for point in results["points"][:6]] == [[]] * 6
+    assert lost[0] in results["points"][6]["missing"]
+    assert len(list(csv.DictReader((folder / "results.csv").open(encoding="utf-8")))) == 9
+
+
+def test_a_page_is_made_even_where_nothing_finished(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=10)
+    world.lose(*list(world.parents))
+    page = Page(world.run(config))
+    assert "No run has finished scoring" in page.text
+    assert "9 of 9 runs did not finish" in page.text
+
+
+def test_one_lost_seed_changes_the_method_where_too_few_are_left(tmp_path):
+    world, config = data_size_sweep(tmp_path)
+    world.lose(*[name for name in world.parents if "size250-s2" in name])
+    folder = world.run(config)
+    levels = [level["metrics"]["embedded.exact_match"] for level in results_of(folder)["levels"]]
+    assert [level["method"] == "Student t" for level in levels] == [False, True, True]
+    assert "data.size = 250: 95 % intervals over items" in Page(folder).text
+    assert results_of(folder)["answer"].endswith("2 to 3 seeds per level, 60 items.")
+
+
+def test_seeds_that_agree_exactly_do_not_become_certainty(tmp_path):
+    world = World(output=tmp_path, items=30)
+    config = ReportConfig(title="perfect", points=[world.point({}, seed, 1.0) for seed in range(3)])
+    folder = world.run(config)
+    level = results_of(folder)["levels"][0]["metrics"]["embedded.exact_match"]
+    expected = wilson(30, 30)
+    assert (level["estimate"], level["low"], level["high"]) == (1.0, expected.low, expected.high)
+    assert "Where all seeds agree exactly" in Page(folder).text
+
+
+def test_equal_arms_are_not_called_different(tmp_path):
+    world = World(output=tmp_path)
+    points = [world.point({"train.global_batch": size}, seed, 0.6) for size in (16, 32) for seed in range(3)]
+    results = results_of(world.run(ReportConfig(title="aa", factors=["train.global_batch"], points=points)))
+    assert results["differences"][0]["verdict"] == "inconclusive"
+    assert "the difference is inconclusive" in results["answer"]
+
+
+def test_an_arm_compared_with_its_copy_is_identical(tmp_path):
+    world = World(output=tmp_path)
+    twin = world.point({"fsdp.mode": "none"}, 0, 0.6)
+    points = [twin, type(twin)(name="b", factors={"fsdp.mode": "ddp"}, seeds=twin.seeds, stages=twin.stages)]
+    results = results_of(world.run(ReportConfig(title="aa", factors=["fsdp.mode"], points=points)))
+    assert results["differences"][0]["verdict"] == "identical for every item"
+    assert "the levels are identical" in results["answer"]
+
+
+def test_the_tiny_models_scores_on_a_foreign_set_are_marked_as_meaningless(tmp_path):
+    sets = {"embedded": "embedded", "user_oriented_252": "user_oriented"}
+    for kind, expected in (("tiny", True), ("hub", False)):
+        world, config = single_run(tmp_path / kind, items=20, model_kind=kind, evaluations=sets)
+        page = Page(world.run(config))
+        assert ("scores on user_oriented_252 mean nothing" in page.text) is expected
+        assert "scores on embedded mean nothing" not in page.text
+        # Before the results, not at the end.
+        assert not expected or page.source.index("mean nothing") < page.source.index("<h2>")
+
+
+def test_the_programmatic_teacher_is_named_on_the_data_card(run_folder):
+    page = Page(run_folder)
+    card = page.source[page.source.index("<h2>Data</h2>") :]
+    assert "The teacher is a program that computes its answers" in card
+    assert "deduplication" in card
+    assert ">655<" in card
+
+
+def test_each_pool_is_shown_once_with_all_the_sizes_cut_from_it(sweep_folder):
+    page = Page(sweep_folder)
+    assert re.findall(r"Pool \d: [^<]*", page.source) == ["Pool 1: seed 0", "Pool 2: seed 1", "Pool 3: seed 2"]
+    first = page.source[page.source.index("Pool 1:") : page.source.index("Pool 2:")]
+    assert [f">{size}<" in first for size in ("250", "1,000", "4,000")] == [True] * 3
+    assert ">selection<" not in first
+
+
+def test_versions_of_the_code_that_differ_are_said_aloud(tmp_path):
+    world, config = single_run(tmp_path, items=10)
+    assert "versions of the code" not in Page(world.run(config)).text
+    record = world.parents[config.points[0].stages["train"]] / "provenance.json"
+    record.write_text(record.read_text(encoding="utf-8").replace("a1b2c3d4e5f6", "ffffffffffff"), encoding="utf-8")
+    assert "made by 2 versions of the code" in Page(world.run(config)).text
+
+
+def test_samples_show_the_same_items_for_every_arm_and_the_largest_differences_first(sweep_folder):
+    page = Page(sweep_folder)
+    section = page.source[page.source.index("Sample responses") : page.source.index("<h2>Training")]
+    articles = section.split('<article class="sample">')[1:]
+    assert len(articles) == 6
+    scores = [sorted(re.findall(r"exact match (\d)", article)) for article in articles]
+    assert all(len(found) == 3 and found[0] == "0" and found[-1] == "1" for found in scores)
+    families = re.findall(r'reference<span class="score">(\w+),', section)
+    assert len(set(families)) == 6
+
+
+def test_costs_are_counted_once_per_folder(sweep_folder):
+    page = Page(sweep_folder)
+    # Three pools, nine training sets, one base model, nine each of train, respond, score.
+    assert re.search(r"total 40 ", page.text)
+    assert "$4.41" in page.text
+
+
+def test_an_unknown_metric_is_refused_with_the_known_ones(tmp_path):
+    world, config = single_run(tmp_path, items=10)
+    config.metric = "embedded.bleu"
+    with pytest.raises(UserError, match=r"(?s)embedded\.bleu.*embedded\.exact_match, embedded\.rouge_l"):
+        world.run(config)
+
+
+def test_a_metric_without_values_for_some_items_counts_those_it_has(tmp_path):
+    world, config = single_run(tmp_path, items=20)
+    path = world.parents[config.points[0].stages["score:embedded"]] / "scores.jsonl"
+    rows = list(read_jsonl(path))
+    rows[0]["exact_match"] = None
+    write_jsonl(path, rows)
+    assert results_of(world.run(config))["points"][0]["metrics"]["embedded.exact_match"]["n"] == 19
+
+
+def test_levels_follow_their_numbers_and_null_comes_last(tmp_path):
+    world = World(output=tmp_path, items=10)
+    points = [world.point({"data.size": size}, 0, 0.5) for size in (None, 4000, 250)]
+    results = results_of(world.run(ReportConfig(title="sizes", factors=["data.size"], points=points)))
+    assert [level["factors"]["data.size"] for level in results["levels"]] == [250, 4000, None]
+
+
+def interval(estimate: float, low: float, high: float) -> Interval:
+    return Interval(estimate=estimate, low=low, high=high, n=9, method="bootstrap")
+
+
+@pytest.mark.parametrize(("given", "text"), [
+    (interval(0.2114, 0.141, 0.2811), "0.21 (0.14 to 0.28)"),
+    (interval(0.99012, 0.9861, 0.9941), "0.990 (0.986 to 0.994)"),
+    (interval(-0.101, -0.2, -0.001), "−0.10 (−0.20 to 0.00)"),
+    (interval(44.21, 42.6, 45.83), "44.2 (42.6 to 45.8)"),
+    (interval(1234.5, 1200.0, 1269.0), "1,234 (1,200 to 1,269)"),
+    (interval(1.0, 1.0, 1.0), "1.00 (1.00 to 1.00)"),
+])
+def test_numbers_have_as_many_digits_as_their_interval_supports(given, text):
+    assert wording.full(given) == text
+
+
+@pytest.mark.parametrize(("item", "text"), [
+    (4000, "4,000"), (2e-5, "2e-5"), (0.024, "0.024"), (True, "true"), (None, "null"), (["a", "b"], "a + b"),
+    ([], "none"),
+])
+def test_configuration_values_are_written_as_people_write_them(item, text):
+    assert wording.value(item) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (95, "1.6 min"), (3700, "1 h 02 min")])
+def test_durations(seconds, text):
+    assert wording.duration(seconds) == text
