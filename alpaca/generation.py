@@ -14,8 +14,12 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LogitsProcessor, LogitsProcessorList,
-    TemperatureLogitsWarper, TopPLogitsWarper,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
 )
 
 from alpaca.errors import UserError
@@ -72,7 +76,7 @@ class Generator:
         return cls(model=model.to(device).eval(), tokenizer=tokenizer)
 
     def batches(self, requests: Sequence[Request], size: int) -> list[list[int]]:
-        """Indices of the requests, cut into batches of similar prompt length; longest first, so that memory shows early."""
+        """Indices of the requests, cut into batches of similar prompt length; longest first."""
         lengths = [len(ids) for ids in self.tokenizer([request.prompt for request in requests]).input_ids]
         order = sorted(range(len(requests)), key=lambda index: (-lengths[index], index))
         return [order[start:start + size] for start in range(0, len(order), size)]
@@ -130,15 +134,15 @@ def _sampling(ids: Sequence[str], decoding: Decoding) -> LogitsProcessorList:
     return processors
 
 
-class Draw(LogitsProcessor):
-    """Leaves of each row of scores one token, drawn by inverting the cumulative distribution."""
+class Draw:
+    """A logits processor: leaves of each row of scores one token, drawn by inverting the cumulative distribution."""
 
     def __init__(self, streams: list[random.Random]) -> None:
         self.streams = streams
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002 - their signature
         """scores: [rows, vocabulary] logits; returns the same shape, -inf everywhere but at the drawn token."""
-        uniform = torch.tensor([[stream.random()] for stream in self.streams], dtype=torch.float64, device=scores.device)
+        uniform = torch.tensor([[stream.random()] for stream in self.streams], dtype=torch.double, device=scores.device)
         cumulative = scores.double().softmax(dim=-1).cumsum(dim=-1)
         # Times the last entry: rounding may leave the sum a little below one, and no token beyond it may be drawn.
         drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from hydra.core.config_store import ConfigStore
 
 from alpaca import config
@@ -23,6 +25,7 @@ SINGLE: dict[str, type] = {
 """Groups with one schema."""
 
 
+@functools.cache
 def register() -> None:
     """Puts every schema into Hydra's store below `schema/`, where the YAML files of conf/ pick them up."""
     store = ConfigStore.instance()

@@ -87,7 +87,10 @@ RELEASED: tuple[Filter, ...] = (
     Filter(name="non_ascii", drops=starts_outside_ascii),
 )
 EMPTY_OUTPUT = Filter(name="empty_output", drops=empty_output)
-FILTERS: tuple[Filter, ...] = (*RELEASED, EMPTY_OUTPUT)
+FILTERS: tuple[Filter, ...] = (
+    *RELEASED,
+    EMPTY_OUTPUT,
+)
 
 
 def filters_named(names: Iterable[str], *, where: str = "data.filters") -> tuple[Filter, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from alpaca.config import ReportConfig
 from alpaca.report import wording
 from alpaca.report.folders import Folder
 from alpaca.report.ledger import code_of
@@ -36,10 +35,10 @@ def method(results: Results) -> str:
     agreed = [level for level in levels if level not in over_seeds and len(level.scored(results.main)) >= SEEDS_FOR_T]
     few = [level for level in levels if level not in over_seeds and level not in agreed]
     parts = [
-        "95 % intervals of the mean over seeds (Student t): they cover what changes from seed to seed, not the choice of "
-        "items." if over_seeds else "",
-        f"Where all seeds agree exactly ({_names(agreed)}) the interval is over items ({_item_method(agreed, results)})."
-        if agreed else "",
+        "95 % intervals of the mean over seeds (Student t): they cover what changes from seed to seed, not the choice "
+        "of items." if over_seeds else "",
+        f"Where all seeds agree exactly ({_names(agreed)}) the 95 % interval is over items "
+        f"({_item_method(agreed, results)})." if agreed else "",
         f"{_whose(few, levels)}95 % intervals over items ({_item_method(few, results)}); with fewer than {SEEDS_FOR_T} "
         f"seeds the variation between seeds is not covered." if few else "",
     ]
@@ -57,7 +56,7 @@ def difference_method(results: Results) -> str:
     return f"95 % intervals of differences paired {pairs}{corrected}.{items_only}"
 
 
-def caveats(config: ReportConfig, results: Results, folders: list[Folder]) -> list[str]:
+def caveats(results: Results, folders: list[Folder]) -> list[str]:
     """What stands above the figure because it changes how everything below it is read."""
     return [*_unfinished(results), *_meaningless(results), *_mixed_code(folders)]
 
@@ -87,7 +86,8 @@ def _extreme_between(results: Results) -> str:
 
 def _listing(results: Results) -> str:
     ordered = sorted(results.measured, key=lambda level: -level.intervals[results.main].estimate)
-    named = [f"{wording.full(level.intervals[results.main])} with {wording.factors_in_words(level.factors)}" for level in ordered]
+    named = [f"{wording.full(level.intervals[results.main])} with {wording.factors_in_words(level.factors)}"
+             for level in ordered]
     if len(named) <= _MOST_LISTED:
         return f" is {wording.listing(named)}{_doubt(results.differences)}"
     return f" is highest at {named[0]}, and lowest at {named[-1]}, of {len(named)} levels"
@@ -98,7 +98,8 @@ def _doubt(differences: list[Difference]) -> str:
         return ""
     if all(difference.verdict.startswith("identical") for difference in differences):
         return "; the levels are identical"
-    return "; the difference is inconclusive" if len(differences) == 1 else "; no difference from the first is conclusive"
+    one = len(differences) == 1
+    return f"; {'the difference is inconclusive' if one else 'no difference from the first is conclusive'}"
 
 
 def _counts(results: Results) -> str:

@@ -82,8 +82,8 @@ def _card(number: int, subsets: list[list[Outcome]], title: str) -> DataCard:
     card = outcome.folders["curate"].document("card.json")
     pool = int(card.get("pool", 0))
     return DataCard(
-        title=title,
-        facts=_facts(card), warning=_warning(outcome, card), pool=pool, steps=_steps(card, pool, several=len(subsets) > 1),
+        title=title, facts=_facts(card), warning=_warning(outcome, card), pool=pool,
+        steps=_steps(card, pool, several=len(subsets) > 1),
         subsets=[_subset(group) for group in subsets], figure=_lengths_figure(card, number), lengths=_length_rows(card),
         families=list((card.get("families") or {}).items()), examples=card.get("examples") or [],
     )

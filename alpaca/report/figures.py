@@ -73,8 +73,7 @@ def curve(series: Sequence[Series], words: Words) -> Markup:
         if len(series) > 1:
             _legend(figure, form, [one.label for one in series])
 
-    return inline(draw, height=lambda form: 0.5 * form.width if form.name == "wide" else 0.78 * form.width,
-                  alt=words.alt, name=words.name)
+    return inline(draw, heights=(360, 280), alt=words.alt, name=words.name)
 
 
 def dots(marks: Sequence[Mark], words: Words) -> Markup:
@@ -92,17 +91,17 @@ def dots(marks: Sequence[Mark], words: Words) -> Markup:
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(words.x)
 
-    return inline(draw, height=lambda form: 70 + 46 * len(marks), alt=words.alt, name=words.name)
+    return inline(draw, heights=(70 + 46 * len(marks),) * 2, alt=words.alt, name=words.name)
 
 
 def bars(marks: Sequence[Mark], words: Words) -> Markup:
     """One bar per family of items, with its interval."""
 
-    def draw(figure: Figure, form: Form) -> None:
+    def draw(figure: Figure, _: Form) -> None:
         axes = figure.subplots()
-        rows = list(range(len(marks)))
-        axes.barh(rows, [mark.interval.estimate for mark in marks], height=0.62, color=BAR)
-        axes.errorbar([mark.interval.estimate for mark in marks], rows, xerr=_arms([mark.interval for mark in marks]),
+        rows, means = list(range(len(marks))), [mark.interval.estimate for mark in marks]
+        axes.barh(rows, means, height=0.62, color=BAR)
+        axes.errorbar(means, rows, xerr=_arms([mark.interval for mark in marks]),
                       fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
         axes.set_yticks(rows, [mark.label for mark in marks])
         axes.set_ylim(len(marks) - 0.4, -0.6)
@@ -112,7 +111,7 @@ def bars(marks: Sequence[Mark], words: Words) -> Markup:
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(words.x)
 
-    return inline(draw, height=lambda form: 60 + 27 * len(marks), alt=words.alt, name=words.name)
+    return inline(draw, heights=(60 + 27 * len(marks),) * 2, alt=words.alt, name=words.name)
 
 
 def loss_curves(curves: Sequence[Losses], words: Words) -> Markup:
@@ -131,8 +130,7 @@ def loss_curves(curves: Sequence[Losses], words: Words) -> Markup:
         if len(groups) > 1:
             _legend(figure, form, groups)
 
-    return inline(draw, height=lambda form: 0.4 * form.width if form.name == "wide" else 0.72 * form.width,
-                  alt=words.alt, name=words.name)
+    return inline(draw, heights=(290, 260), alt=words.alt, name=words.name)
 
 
 def lengths(histograms: dict[str, list[list[float]]], words: Words) -> Markup:
@@ -151,8 +149,7 @@ def lengths(histograms: dict[str, list[list[float]]], words: Words) -> Markup:
         grid[-1 if form.name == "narrow" else count // 2].set_xlabel(words.x)
         grid[0].set_ylabel(words.y)
 
-    return inline(draw, height=lambda form: 190 if form.name == "wide" else 130 * len(histograms) + 20,
-                  alt=words.alt, name=words.name)
+    return inline(draw, heights=(190, 130 * len(histograms) + 20), alt=words.alt, name=words.name)
 
 
 def _draw_series(axes: Axes, series: Series, index: int, aside: float) -> None:
@@ -171,8 +168,8 @@ def _draw_series(axes: Axes, series: Series, index: int, aside: float) -> None:
 
 def _draw_dot(axes: Axes, row: int, mark: Mark) -> None:
     colour = COLOURS[0]
-    axes.errorbar([mark.interval.estimate], [row], xerr=_arms([mark.interval]), color=colour, marker="o", elinewidth=1.4,
-                  capsize=4, markeredgecolor=PAPER, markeredgewidth=1, markersize=8, zorder=3)
+    axes.errorbar([mark.interval.estimate], [row], xerr=_arms([mark.interval]), color=colour, marker="o",
+                  elinewidth=1.4, capsize=4, markeredgecolor=PAPER, markeredgewidth=1, markersize=8, zorder=3)
     for seed, room in zip(mark.seeds, _beside(len(mark.seeds)), strict=True):
         axes.plot([seed], [row], marker="o", linestyle="none", markersize=5, markerfacecolor=PAPER,
                   markeredgecolor=colour, transform=_moved(axes, 0, -room), zorder=4)

@@ -55,7 +55,8 @@ def keep(folders: list[Folder]) -> Ledger:
     records = [folder.document("provenance.json") for folder in there]
     return Ledger(
         entries=entries, total=_sum("total", entries),
-        by_stage=[_sum(stage, [one for one in entries if one.folder and one.folder.stage == stage]) for stage in stages],
+        by_stage=[_sum(stage, [one for one in entries if one.folder and one.folder.stage == stage])
+                  for stage in stages],
         started=min((str(record["started"]) for record in records if record.get("started")), default=""),
         ended=max((str(record["ended"]) for record in records if record.get("ended")), default=""),
         code=_origins([code_of(record) for record in records]),
@@ -67,8 +68,9 @@ def keep(folders: list[Folder]) -> Ledger:
 def _entry(folder: Folder) -> Entry:
     record = folder.document("provenance.json")
     cost = record.get("cost") or {}
-    return Entry(label=folder.name, folder=folder, folders=1, seconds=record.get("seconds"), tokens=_tokens(folder, cost),
-                 usd=cost.get("usd"), key=str(folder.document("stage.json").get("key") or ""))
+    return Entry(label=folder.name, folder=folder, folders=1, seconds=record.get("seconds"),
+                 tokens=_tokens(folder, cost), usd=cost.get("usd"),
+                 key=str(folder.document("stage.json").get("key") or ""))
 
 
 def _tokens(folder: Folder, cost: dict[str, Any]) -> float | None:

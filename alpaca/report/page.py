@@ -58,12 +58,12 @@ def write_report(config: ReportConfig, context: Context) -> None:
 def render(config: ReportConfig, results: Results, library: Library) -> str:
     """The page's HTML; every text of a run is escaped by the template."""
     folders = library.of_points(config.points)
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("page.html").render(
         config=config, results=results, folders=folders, wording=wording,
         sentence=answer.sentence(results), method=answer.method(results),
-        difference_method=answer.difference_method(results), caveats=answer.caveats(config, results, folders),
+        difference_method=answer.difference_method(results), caveats=answer.caveats(results, folders),
         main=_main_drawing(results), samples=choose(results), trainings=_trainings(results.outcomes),
         losses=_loss_drawing(results), pretraining=_pretraining_drawing(folders), cards=data_cards(results.outcomes),
         ledger=ledger.keep(folders), cut=_cut_responses(results.outcomes),
@@ -97,9 +97,10 @@ def _family_drawing(results: Results, metric: str) -> Drawing:
     families = family_intervals(scores)
     if not families:
         return Drawing(svg=None, caption="")
-    marks = [Mark(x=0.0, label=f"{name} ({interval.n})", interval=interval, seeds=[]) for name, interval in families.items()]
+    marks = [Mark(x=0.0, label=f"{name} ({interval.n})", interval=interval, seeds=[])
+             for name, interval in families.items()]
     alt = f"{metric} by family: " + "; ".join(f"{name} {wording.full(one)}" for name, one in families.items())
-    caption = "By family of tasks, with the number of items; lines are 95 % intervals over items, each family on its own."
+    caption = "By family of tasks, with the number of items; lines are 95 % intervals over items."
     return Drawing(svg=figures.bars(marks, Words(x=metric, y="", alt=alt, name="families")), caption=caption)
 
 
@@ -119,7 +120,8 @@ def _mark(x: float, level: Level, label: str, metric: str) -> Mark:
 
 
 def _alt(results: Results) -> str:
-    parts = [f"{wording.full(level.intervals[results.main])} at {wording.factors(level.factors)}" for level in results.measured]
+    parts = [f"{wording.full(level.intervals[results.main])} at {wording.factors(level.factors)}"
+             for level in results.measured]
     return f"{wording.metric_in_full(results.main)}: {'; '.join(parts)}"
 
 
@@ -147,10 +149,11 @@ def _losses(folder: Folder, group: str) -> Losses:
 def _losses_drawn(curves: list[Losses], name: str, caption: str) -> Drawing:
     if not curves:
         return Drawing(svg=None, caption="")
-    ends = "; ".join(dict.fromkeys(f"{one.group or 'loss'}: {one.losses[0]:.2f} to {one.losses[-1]:.2f}" for one in curves))
+    ends = "; ".join(f"{one.group or 'loss'}: {one.losses[0]:.2f} to {one.losses[-1]:.2f}" for one in curves)
     words = Words(x="step", y="loss (nats per token)", alt=f"{caption} {ends}", name=name)
-    thinned = " Points are means over equal spans of steps." if max(len(one.steps) for one in curves) > figures.LOSS_POINTS else ""
-    return Drawing(svg=figures.loss_curves(curves, words), caption=caption + thinned)
+    thinned = max(len(one.steps) for one in curves) > figures.LOSS_POINTS
+    return Drawing(svg=figures.loss_curves(curves, words),
+                   caption=f"{caption} Points are means over equal spans of steps." if thinned else caption)
 
 
 def _trainings(outcomes: list[Outcome]) -> list[Training]:
@@ -182,7 +185,8 @@ def _as_json(config: ReportConfig, results: Results) -> dict[str, Any]:
     return {
         "title": config.title, "question": config.question, "metric": results.main, "answer": answer.sentence(results),
         "levels": [{"factors": level.factors, "seeds": [outcome.seed for outcome in level.outcomes],
-                    "metrics": {key: {**_numbers(one), "items": level.items(key)} for key, one in level.intervals.items()}}
+                    "metrics": {key: {**_numbers(one), "items": level.items(key)}
+                                for key, one in level.intervals.items()}}
                    for level in results.levels],
         "differences": [{"factors": one.level.factors, "from": results.measured[0].factors, "pairs": one.pairs,
                          "verdict": one.verdict, **_numbers(one.interval)} for one in results.differences],

@@ -186,7 +186,8 @@ def _levels(outcomes: list[Outcome], metrics: list[str]) -> list[Level]:
 
 
 def _level(outcomes: list[Outcome], metrics: list[str]) -> Level:
-    scored = {metric: [outcome.scores[metric] for outcome in outcomes if metric in outcome.scores] for metric in metrics}
+    scored = {metric: [outcome.scores[metric] for outcome in outcomes if metric in outcome.scores]
+              for metric in metrics}
     intervals = {metric: _level_interval(scores) for metric, scores in scored.items() if scores}
     return Level(factors=outcomes[0].point.factors, outcomes=outcomes, intervals=intervals)
 

@@ -107,8 +107,8 @@ def _rule(arms: list[_Arm], results: Results) -> str:
     of_seed = f", all of seed {seed}" if seed else ""
     if len(arms) == 1:
         return f"Taken by rule, not by hand: the first items of each family in turn, by id{of_seed}."
-    return (f"Taken by rule, not by hand: the items whose {wording.metric(results.main)} differs most between the levels, "
-            f"families in turn{of_seed}. They show how the levels differ, not how often.")
+    return (f"Taken by rule, not by hand: the items whose {wording.metric(results.main)} differs most between the "
+            f"levels, families in turn{of_seed}. They show how the levels differ, not how often.")
 
 
 def _sample(item: str, arms: list[_Arm]) -> Sample:
@@ -124,4 +124,5 @@ def _sample(item: str, arms: list[_Arm]) -> Sample:
 def _answer(item: str, arm: _Arm) -> Answer:
     row = arm.rows[item]
     return Answer(arm=arm.label, text=wording.shortened(str(row.get("response") or ""), _MOST_CHARACTERS),
-                  score=f"{arm.values[item]:.3g}" if item in arm.values else "", cut=row.get("finish_reason") == "length")
+                  score=f"{arm.values[item]:.3g}" if item in arm.values else "",
+                  cut=row.get("finish_reason") == "length")

@@ -24,6 +24,7 @@ _THEME = {INK: "currentColor", MUTED: "var(--muted)", RULE: "var(--rule)", PAPER
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _UNITS_PER_INCH = 72
+_XLINK = "http://www.w3.org/1999/xlink"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +40,12 @@ FORMS = (Form(name="wide", width=720, text=13), Form(name="narrow", width=360, t
 """The page shows the one that fits, so that text stays legible at 360 px and calm at 1280."""
 
 Draw = Callable[[Figure, Form], None]
-Height = Callable[[Form], float]
 
 
-def inline(draw: Draw, *, height: Height, alt: str, name: str) -> Markup:
-    """Both forms of a figure. height: CSS pixels for a form; name: unique in the page, prefixes every id."""
-    return Markup("").join(_one(draw, form, height(form), alt, f"{name}-{form.name}") for form in FORMS)
+def inline(draw: Draw, *, heights: tuple[float, float], alt: str, name: str) -> Markup:
+    """Both forms of a figure. heights: CSS pixels, wide and narrow; name: unique in the page, prefixes every id."""
+    return Markup("").join(_one(draw, form, height, alt, f"{name}-{form.name}")
+                           for form, height in zip(FORMS, heights, strict=True))
 
 
 def _one(draw: Draw, form: Form, height: float, alt: str, name: str) -> Markup:
@@ -68,7 +69,7 @@ def _embed(text: str, alt: str, name: str) -> str:
     for stand_in, colour in _THEME.items():
         body = body.replace(stand_in, colour)
     view = re.search(r'viewBox="[^"]*"', body)
-    head = f'<svg {view.group() if view else ""} role="img" aria-label="{escape(alt)}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    head = f'<svg {view.group() if view else ""} role="img" aria-label="{escape(alt)}" xmlns:xlink="{_XLINK}">'
     return re.sub(r"\n\s*", "\n", head + body[body.index(">") + 1 :])
 
 

@@ -76,17 +76,17 @@ def setup(*, group: bool = False) -> Ranks:
     One GPU per process with NCCL where there are GPUs, else gloo. Ranks started by `launch_ranks` meet through a file,
     all others through MASTER_ADDR and MASTER_PORT.
     """
-    import torch
-
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    device = _device(torch, int(os.environ.get("LOCAL_RANK", "0")))
+    device = _device(int(os.environ.get("LOCAL_RANK", "0")))
     grouped = inside_rank() or group
     if grouped:
         _join(device, rank, world_size)
     return Ranks(rank=rank, world_size=world_size, device=device, grouped=grouped)
 
 
-def _device(torch: Any, local_rank: int) -> torch.device:
+def _device(local_rank: int) -> torch.device:
+    import torch
+
     if not torch.cuda.is_available():
         return torch.device("cpu")
     present = torch.cuda.device_count()
@@ -99,10 +99,11 @@ def _device(torch: Any, local_rank: int) -> torch.device:
 
 def _join(device: torch.device, rank: int, world_size: int) -> None:
     import torch.distributed as dist
+    from torch._C._distributed_c10d import HashStore
 
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if not inside_rank():
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     elif STORE in os.environ:
         _end_with_parent()
         dist.init_process_group(backend, init_method=f"file://{os.environ[STORE]}", rank=rank, world_size=world_size)
@@ -126,8 +127,8 @@ def _end_with_parent() -> None:
 def launch_ranks(command: list[str], world_size: int, check: Callable[[], None] = lambda: None) -> None:
     """Runs `command` in `world_size` processes on this machine and waits for all of them.
 
-    Each finds RANK, LOCAL_RANK and WORLD_SIZE in its environment; they meet through a file in a fresh folder, so that no
-    port has to be guessed. check: called while waiting; what it raises ends the ranks. When a rank fails, the others
+    Each finds RANK, LOCAL_RANK and WORLD_SIZE in its environment; they meet through a file in a fresh folder, so that
+    no port has to be guessed. check: called while waiting; what it raises ends the ranks. When a rank fails, the others
     are ended and a UserError carries its last words.
     """
     with tempfile.TemporaryDirectory(prefix="alpaca-ranks-") as folder:

@@ -44,7 +44,7 @@ def pages(tmp_path_factory):
     """Name -> report.html: a run, a 3 x 3 sweep, a grid, named levels, a missing arm with hostile responses."""
     output = tmp_path_factory.mktemp("pages")
     foreign = {"embedded": "embedded", "user_oriented_252": "user_oriented"}
-    made = {"run": single_run(output / "run"), "sweep": data_size_sweep(output / "sweep"),
+    made = {"run": single_run(output / "run", histograms=True), "sweep": data_size_sweep(output / "sweep"),
             "grid": grid_sweep(output / "grid"), "named": named_sweep(output / "named"),
             "torn": data_size_sweep(output / "torn", seeds=2, evaluations=foreign, response=HOSTILE + "x" * 300)}
     torn = made["torn"][0]

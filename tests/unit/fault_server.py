@@ -154,6 +154,12 @@ class _Handler(BaseHTTPRequestHandler):
         message["content"] = f"###\n4. Instruction:{message['content']}"
         self._send(200, json.dumps(good))
 
+    def repeated(self, good: dict[str, Any]) -> None:
+        message = {"role": "user", "content": "List of 20 tasks:\n###\n4. Instruction:"}
+        self._send(
+            200, json.dumps(complete_chat({"model": MODEL, "messages": [message], "seed": 1}, self.server.options))
+        )
+
     def _error(self, status: int, message: str, code: str | None, headers: dict[str, str] | None = None) -> None:
         error = {"message": message, "type": code or "server_error", "param": None, "code": code}
         self._send(status, json.dumps({"error": error}), headers)

@@ -15,7 +15,8 @@ from alpaca.config import Point, ReportConfig
 from alpaca.records import write_jsonl
 
 FAMILIES = ("classify", "copy", "count", "first", "last", "match", "pick", "rest", "reverse", "sort")
-WORDS = "amber birch cedar delta ember fjord grove heron inlet jetty kelp larch maple north ochre pearl quartz".split()
+WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "kelp", "larch",
+         "maple", "north", "ochre", "pearl", "quartz")
 HOSTILE = "<script>alert('x')</script> & \"quoted\" $x^2$ <b>bold</b>"
 
 
@@ -30,6 +31,8 @@ class World:
     evaluations: dict[str, str] = field(default_factory=lambda: {"embedded": "embedded"})
     response: str = ""
     """Put in front of each response."""
+    histograms: bool = False
+    """Whether data cards have histograms; drawing them is most of a page's time."""
 
     def run(self, config: ReportConfig, name: str = "sweeps/data_size") -> Path:
         """Makes the page; returns its folder."""
@@ -64,7 +67,8 @@ class World:
         self.parents[name] = folder
         _document(folder / "stage.json", {"stage": stage, "name": slug, "key": key, "identity": {}, "config": settings})
         _document(folder / "provenance.json", {
-            "started": "2026-11-20T10:00:00+00:00", "ended": "2026-11-20T10:09:00+00:00", "seconds": seconds, "cost": cost,
+            "started": "2026-11-20T10:00:00+00:00", "ended": "2026-11-20T10:09:00+00:00",
+            "seconds": seconds, "cost": cost,
             "git": {"sha": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
             "code": "code/a1b2c3d4e5f6",
             "packages": {"torch": "2.13.0", "transformers": "5.23.0", "numpy": "2.4.6", "zipp": "3.23.0"},
@@ -78,23 +82,27 @@ class World:
 
     def _sample(self, seed: int) -> str:
         cost = {"prompt_tokens": 181_204.0, "completion_tokens": 402_110.0, "usd": 1.47}
-        return self._name(self._folder("sample", f"programmatic-s{seed}", {"teacher": {"kind": "programmatic"}}, cost, 41.3))
+        settings = {"teacher": {"kind": "programmatic"}}
+        return self._name(self._folder("sample", f"programmatic-s{seed}", settings, cost, 41.3))
 
     def _curate(self, slug: str, size: int, seed: int) -> str:
         folder = self._folder("curate", slug, {"data": {"size": size}}, {}, 6.2)
         rng = random.Random(seed)
-        steps = [("malformed", 41), ("length", 37), ("images and links", 12), ("deduplication", 655), ("selection", 4255 - size)]
+        steps = [("malformed", 41), ("length", 37), ("images and links", 12), ("deduplication", 655),
+                 ("selection", 4255 - size)]
         kept, rows = 5000, []
         for name, dropped in steps:
             kept -= dropped
             rows.append({"name": name, "dropped": dropped, "kept": kept})
-        words = {name: _lengths(rng, mean) for name, mean in (("instruction", 7), ("input", 4), ("output", 12))}
+        words = {name: _lengths(rng, mean, self.histograms)
+                 for name, mean in (("instruction", 7), ("input", 4), ("output", 12))}
         examples = [{"id": f"e{index}", "instruction": f"Reverse: {' '.join(rng.sample(WORDS, 3))}", "input": "",
                      "output": " ".join(rng.sample(WORDS, 3)), "provenance": {}} for index in range(5)]
         _document(folder / "card.json", {
-            "source": "250 responses of programmatic", "pool": 5000, "teacher": "programmatic", "steps": rows, "size": size,
-            "with_input": size // 10, "repairs": {"no_input_spellings": 12}, "words": words, "examples": examples,
-            "defects": {"empty_output": 3, "no_input_spelling": 12}, "families": dict.fromkeys(FAMILIES, size // 10)})
+            "source": "250 responses of programmatic", "pool": 5000, "teacher": "programmatic", "steps": rows,
+            "size": size, "with_input": size // 10, "repairs": {"no_input_spellings": 12}, "words": words,
+            "examples": examples, "defects": {"empty_output": 3, "no_input_spelling": 12},
+            "families": dict.fromkeys(FAMILIES, size // 10)})
         return self._name(folder)
 
     def _pretrain(self) -> str:
@@ -104,11 +112,13 @@ class World:
         return self._name(folder)
 
     def _train(self, slug: str, seed: int, skill: float, size: int) -> str:
-        folder = self._folder("train", slug, {"model": {"kind": self.model_kind}}, {"tokens_per_second": 28_000.0}, 95.0 + seed)
+        settings = {"model": {"kind": self.model_kind}}
+        folder = self._folder("train", slug, settings, {"tokens_per_second": 28_000.0}, 95.0 + seed)
         _losses(folder, steps=300, start=3.0, end=1.4 - skill, seed=seed + size)
         _document(folder / "training.json", {
             "steps": 300, "examples": size, "epochs": 9.6, "tokens": 812_333, "supervised_tokens": 144_020,
-            "truncated_examples": size // 400, "unsupervised_examples": 0, "final_loss": 1.4 - skill, "added_tokens": 1})
+            "truncated_examples": size // 400, "unsupervised_examples": 0, "final_loss": 1.4 - skill,
+            "added_tokens": 1})
         return self._name(folder)
 
     def _evaluated(self, name: str, kind: str, slug: str, seed: int, skill: float) -> tuple[str, str]:
@@ -143,7 +153,8 @@ def single_run(output: Path, **world: Any) -> tuple[World, ReportConfig]:
     """One run without factors."""
     made = World(output=output, **world)
     point = made.point({}, 0, 0.72)
-    return made, ReportConfig(title="tiny", command="python launch.py", points=[point], notes=["tiny: 300 steps, global batch 32"])
+    return made, ReportConfig(title="tiny", command="python launch.py", points=[point],
+                              notes=["tiny: 300 steps, global batch 32"])
 
 
 def data_size_sweep(output: Path, seeds: int = 3, **world: Any) -> tuple[World, ReportConfig]:
@@ -155,23 +166,26 @@ def data_size_sweep(output: Path, seeds: int = 3, **world: Any) -> tuple[World, 
         title="data_size", question="How does exact match grow with the number of training examples at equal steps?",
         command="python launch.py sweep=data_size", metric="embedded.exact_match", factors=["data.size"],
         controls=["300 optimizer steps at every size", "smaller training sets are contained in larger ones",
-                  "the same evaluation items at every level"], notes=["model=tiny brings optimizer=muon"], points=points)
+                  "the same evaluation items at every level"],
+        notes=["model=tiny brings optimizer=muon"], points=points)
 
 
 def grid_sweep(output: Path, **world: Any) -> tuple[World, ReportConfig]:
     """A numeric and a named factor, one seed."""
     made = World(output=output, **world)
     points = [made.point({"data.size": size, "optimizer": name}, 0, skill + gain, size)
-              for size, skill in ((250, 0.2), (1000, 0.5), (4000, 0.7)) for name, gain in (("adamw", 0.0), ("muon", 0.12))]
+              for size, skill in ((250, 0.2), (1000, 0.5), (4000, 0.7))
+              for name, gain in (("adamw", 0.0), ("muon", 0.12))]
     return made, ReportConfig(title="optimizer_by_size", question="Does the gain of Muon shrink with more data?",
-                              command="python launch.py sweep=optimizer_by_size", factors=["data.size", "optimizer"], points=points)
+                              command="python launch.py sweep=optimizer_by_size", factors=["data.size", "optimizer"],
+                              points=points)
 
 
 def named_sweep(output: Path, **world: Any) -> tuple[World, ReportConfig]:
     """A factor whose values are names."""
     made = World(output=output, **world)
     points = [made.point({"teacher": name}, seed, skill)
-              for name, skill in (("noisy teacher", 0.3), ("exact teacher", 0.7), ("replay of a longer recording", 0.68))
+              for name, skill in (("noisy teacher", 0.3), ("exact teacher", 0.7), ("replay of a recording", 0.68))
               for seed in range(3)]
     return made, ReportConfig(title="teacher", question="Which teacher?", factors=["teacher"], points=points)
 
@@ -183,12 +197,13 @@ def _losses(folder: Path, *, steps: int, start: float, end: float, seed: int) ->
          "grad_norm": 1.0, "tokens": 100 * step, "supervised_tokens": 20 * step} for step in range(1, steps + 1)))
 
 
-def _lengths(rng: random.Random, mean: float) -> dict[str, Any]:
+def _lengths(rng: random.Random, mean: float, histogram: bool) -> dict[str, Any]:
     counts = sorted(max(1, round(rng.gammavariate(3, mean / 3))) for _ in range(600))
     top = counts[593]
     width = max(1, -(-(top + 1) // 20))
     bins = [[edge, sum(1 for count in counts if edge <= count < edge + width)] for edge in range(0, top + 1, width)]
-    return {"mean": round(sum(counts) / len(counts), 2), "median": counts[300], "p99": top, "max": counts[-1], "histogram": bins}
+    return {"mean": round(sum(counts) / len(counts), 2), "median": counts[300], "p99": top, "max": counts[-1],
+            "histogram": bins if histogram else []}
 
 
 def _document(path: Path, content: dict[str, Any]) -> None:

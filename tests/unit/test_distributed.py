@@ -34,7 +34,7 @@ def test_when_one_rank_dies_the_others_are_ended_and_its_last_words_are_told(tmp
             "while not all((pathlib.Path(sys.argv[1])/str(r)).exists() for r in range(2)): time.sleep(0.01)\n"
             "if rank == '1': sys.exit('the disk is full')\n"
             "time.sleep(600)")
-    with pytest.raises(UserError, match="process 1 of 2 ended with status 1(.|\n)*the disk is full"):
+    with pytest.raises(UserError, match=r"process 1 of 2 ended with status 1(.|\n)*the disk is full"):
         launch_ranks(python(code, tmp_path), 2)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "0").read_text()), 0)
@@ -44,7 +44,7 @@ def test_a_lost_claim_ends_the_ranks() -> None:
     def check() -> None:
         raise UserError(what="claim lost")
 
-    with pytest.raises(UserError, match="claim lost"):
+    with pytest.raises(UserError, match=r"claim lost"):
         launch_ranks(python("import time; time.sleep(600)"), 2, check)
 
 

@@ -58,7 +58,7 @@ def sweep_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    world, config = single_run(tmp_path_factory.mktemp("run"))
+    world, config = single_run(tmp_path_factory.mktemp("run"), histograms=True)
     return world.run(config, "runs/tiny-00000000")
 
 
@@ -100,11 +100,12 @@ def test_one_run_has_the_interval_over_items_and_says_what_it_leaves_out(run_fol
     assert "variation between seeds is not covered" in Page(run_folder).text
 
 
-def test_a_run_shows_its_families_and_both_loss_curves(run_folder):
+def test_a_run_shows_its_families_loss_curves_and_lengths(run_folder):
     labels = re.findall(r'aria-label="([^"]*)"', Page(run_folder).source)
     assert sum("exact match by family: classify" in label for label in labels) == 2
     assert any(label.startswith("Training loss of 1 run") for label in labels)
     assert any(label.startswith("Pretraining loss") for label in labels)
+    assert any(label.startswith("Histograms of words: instruction mean") for label in labels)
 
 
 def test_two_renders_are_equal_to_the_byte(tmp_path):
@@ -115,7 +116,7 @@ def test_two_renders_are_equal_to_the_byte(tmp_path):
 
 
 def test_the_page_can_be_moved_with_its_output_folder(tmp_path):
-    here, there = (data_size_sweep(tmp_path / name, items=20) for name in ("here", "there"))
+    here, there = (single_run(tmp_path / name, items=20, histograms=True) for name in ("here", "there"))
     pages = [world.run(config) / "report.html" for world, config in (here, there)]
     assert pages[0].read_bytes() == pages[1].read_bytes()
     assert str(tmp_path) not in pages[0].read_text(encoding="utf-8")
@@ -237,9 +238,9 @@ def test_each_pool_is_shown_once_with_all_the_sizes_cut_from_it(sweep_folder):
     assert ">selection<" not in first
 
 
-def test_versions_of_the_code_that_differ_are_said_aloud(tmp_path):
+def test_versions_of_the_code_that_differ_are_said_aloud(tmp_path, run_folder):
+    assert "versions of the code" not in Page(run_folder).text
     world, config = single_run(tmp_path, items=10)
-    assert "versions of the code" not in Page(world.run(config)).text
     record = world.parents[config.points[0].stages["train"]] / "provenance.json"
     record.write_text(record.read_text(encoding="utf-8").replace("a1b2c3d4e5f6", "ffffffffffff"), encoding="utf-8")
     assert "made by 2 versions of the code" in Page(world.run(config)).text

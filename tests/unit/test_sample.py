@@ -186,7 +186,8 @@ def test_a_restated_heading_does_not_cost_the_answer(said: str) -> None:
 
 
 def test_the_pool_is_the_smallest_prefix_that_fills_it(tmp_path: Path) -> None:
-    context = sample(tmp_path, teacher=Programmatic(diversity=0.5, in_flight=4))
+    with faulty(lambda seed, attempt: "repeated" if seed % 2 else None) as server:
+        context = sample(tmp_path, OpenAI(model=MODEL, base_url=server.base_url, in_flight=4))
     index, kept = RougeIndex(), []
     for task in load_seed_tasks(None):
         index.add(task.instruction)
@@ -352,17 +353,19 @@ def test_a_lost_claim_stops_the_stage_before_it_writes(tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_repeats_itself_is_stopped(tmp_path: Path) -> None:
-    same = Programmatic(diversity=0.01, in_flight=4)
-    with pytest.raises(UserError, match="repeats itself") as caught:
-        sample(tmp_path, same, num_examples=5000, stall_requests=5, stall_keep_rate=0.9)
-    text = str(caught.value)
-    assert "data_gen.seeds" in text
-    assert "of 5,000 examples are kept" in text
-    before = (tmp_path / "raw.jsonl").read_bytes()
-    with pytest.raises(UserError) as again:
-        sample(tmp_path, same, num_examples=5000, stall_requests=5, stall_keep_rate=0.9)
+    with faulty(lambda seed, attempt: "repeated") as server:
+        teacher = OpenAI(model=MODEL, base_url=server.base_url, in_flight=4)
+        with pytest.raises(UserError, match="repeats itself") as caught:
+            sample(tmp_path, teacher, num_examples=5000, stall_requests=5)
+        text, asked = str(caught.value), len(server.tries)
+        assert "data_gen.seeds" in text
+        assert "85 tasks of which 0 were kept" in text
+        assert "of 5,000 examples are kept so far" in text
+        assert asked < 20
+        with pytest.raises(UserError) as again:
+            sample(tmp_path, teacher, num_examples=5000, stall_requests=5)
     assert str(again.value) == text
-    assert (tmp_path / "raw.jsonl").read_bytes() == before
+    assert len(server.tries) == asked
 
 
 def test_unreadable_answers_count_as_a_stall(tmp_path: Path) -> None:

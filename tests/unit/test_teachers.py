@@ -192,6 +192,19 @@ def test_a_waiting_request_gives_its_place_to_the_next() -> None:
     assert client.order == ["r1", "r2", "r3", "r4", "r0"]
 
 
+class Endless:
+    """A client that never answers and never gives up by itself, as behind a server that drips one byte a second."""
+
+    async def complete(self, request: Request) -> Completion:
+        await asyncio.sleep(3600)
+        raise AssertionError(request.id)
+
+
+def test_a_try_ends_after_its_time_whatever_the_client_does() -> None:
+    with pytest.raises(TeacherError, match=r"r0 failed 2 times.*no answer within 0\.01 s \(teacher\.timeout\)"):
+        asyncio.run(collect(Endless(), Requests(1), policy(timeout=0.01, max_attempts=2)))
+
+
 @pytest.mark.parametrize("in_flight", [1, 3])
 def test_no_more_in_flight_than_allowed(in_flight: int) -> None:
     client = Slow()

@@ -22,7 +22,8 @@ from alpaca import config
 from alpaca.artifacts import Context
 from alpaca.records import Example, as_row, write_jsonl
 
-WORDS = "red green blue one two three four five cat dog bird fish sun moon star sea".split()
+WORDS = ("red", "green", "blue", "one", "two", "three", "four", "five", "cat", "dog", "bird", "fish", "sun", "moon",
+         "star", "sea")
 
 
 def examples(count: int) -> list[Example]:
@@ -40,7 +41,7 @@ def make_tokenizer(**special: str) -> PreTrainedTokenizerFast:
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    names = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"} if not special else special
+    names = special or {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=sorted(set(names.values())), show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     raw.train_from_iterator([" ".join(WORDS)] * 20 + ["### Response:", "### Instruction:"] * 20, trainer)
@@ -83,7 +84,7 @@ def losses(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - not an error
     """What a test interrupts a stage with."""
 
 
@@ -130,8 +131,8 @@ def rank(folder: Path, runs: list[str]) -> None:
 
 def be_killed(folder: Path) -> None:
     """Trains into folder/killed and dies without warning before the fourth step."""
-    from alpaca.stages.train.stage import fine_tune
     from alpaca.runtime.distributed import Ranks
+    from alpaca.stages.train.stage import fine_tune
 
     torch.set_num_threads(1)
     context = make_context(folder / "killed", base=folder / "base", data=folder / "data")

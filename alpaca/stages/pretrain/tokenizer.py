@@ -1,4 +1,4 @@
-"""The tiny base's tokenizer: byte-level BPE, so that any text can be encoded, with Alpaca's templates as single tokens."""
+"""The tiny base's tokenizer: byte-level BPE, which encodes any text, with Alpaca's templates as single tokens."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import sys
 
 from alpaca.artifacts import Context, read_json
 from alpaca.config import TrainConfig
+from alpaca.records import read_jsonl
 from alpaca.runtime.distributed import inside_rank, launch_ranks
 
 COST = "cost.json"
@@ -16,9 +17,15 @@ def run_everywhere(config: TrainConfig, context: Context) -> None:
     if config.fsdp.world_size > 1 and not inside_rank():
         command = [sys.executable, "-m", "alpaca.jobs", str(context.folder)]
         launch_ranks(command, config.fsdp.world_size, context.check)
-        if (context.work / COST).exists():  # rank 0 cannot reach this process's context
-            context.cost.update(read_json(context.work / COST))
+        _take_over(context)
         return
     from alpaca.stages.train.stage import run_here
 
     run_here(config, context)
+
+
+def _take_over(context: Context) -> None:
+    """Gives this process's context what rank 0 could only leave in files: costs, and the steps for the tracker."""
+    context.cost.update(read_json(context.work / COST))
+    for row in read_jsonl(context.folder / "loss.jsonl"):
+        context.tracker.log({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))

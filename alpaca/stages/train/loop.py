@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 
 from alpaca import config
 from alpaca.artifacts import Context
@@ -121,7 +121,7 @@ def summed_nll(placed: Placed, batch: Batch) -> torch.Tensor:
         output = placed.forward(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False, **chosen)
     logits = output.logits if chosen else output.logits[:, columns]
     targets = batch.targets[:, columns]
-    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return nnf.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def _chooses_logits(module: Any) -> bool:
@@ -138,14 +138,15 @@ def _clip(module: torch.nn.Module, largest: float | None) -> float:
 def _refuse_nonfinite(step: int, loss: float, norm: float) -> None:
     if math.isfinite(loss) and math.isfinite(norm):
         return
-    raise UserError(what=f"training diverged at step {step + 1}: loss {loss}, gradient norm {norm}", where="optimizer.lr",
+    raise UserError(what=f"training diverged at step {step + 1}: loss {loss}, gradient norm {norm}",
+                    where="optimizer.lr",
                     remedy="a lower optimizer.lr, a longer optimizer.warmup_ratio or a smaller optimizer.clip; if the "
                     "first step diverges, the base model's weights are damaged")
 
 
 def _row(run: Run, rows: list[Row], step: int, loss: float, norm: float) -> dict[str, float]:
     """What is recorded of a step: mean NLL in nats, rate, gradient norm before clipping, tokens of this step."""
-    return {"step": step + 1, "loss": loss, "lr": run.schedulers[0].get_last_lr()[0], "grad_norm": norm,
+    return {"step": step + 1, "loss": loss, "lr": float(run.schedulers[0].get_last_lr()[0]), "grad_norm": norm,
             "tokens": sum(len(row.ids) for row in rows), "supervised_tokens": sum(row.supervised for row in rows)}
 
 
@@ -181,7 +182,7 @@ def _restore(run: Run, checkpoints: Checkpoints, context: Context) -> None:
 
 @dataclass(kw_only=True, slots=True)
 class Clock:
-    """When the next checkpoint is due: `seconds` after the last, or later where saving takes long; 0: after each step."""
+    """When a checkpoint is due: `seconds` after the last, or later where saving takes long; 0: after each step."""
 
     seconds: float
     started: float = field(default_factory=time.monotonic)

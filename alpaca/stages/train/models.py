@@ -106,7 +106,7 @@ def check_fit(tokenizer: Any, model: Any, source: Source) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise UserError(what=f"the tokenizer of {source.name} has {len(tokenizer)} tokens, the model embeds {rows}",
-                        where=source.key, remedy="tokenizer and model do not belong together; take both from one source")
+                        where=source.key, remedy="they do not belong together; take both from one source")
 
 
 def embed_added(model: Any, tokenizer: Any, added: int, seed: int) -> None:

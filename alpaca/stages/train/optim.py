@@ -64,8 +64,8 @@ def schedulers(optimizers: list[torch.optim.Optimizer], optimizer: config.Optimi
 def rate(schedule: str, steps: int, warmup_ratio: float) -> Callable[[int], float]:
     """The factor of the learning rate at step 0 … steps - 1.
 
-    Warm-up and decay as transformers' `get_scheduler` has them, but for the first step: it has the first fraction of the
-    rise instead of rate zero, which would be a step without effect.
+    Warm-up and decay as transformers' `get_scheduler` has them, but for the first step: it has the first fraction of
+    the rise instead of rate zero, which would be a step without effect.
     """
     warmup = math.ceil(warmup_ratio * steps - _ROUNDING)
 

@@ -11,7 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions, get_model_state_dict, get_state_dict, set_model_state_dict, set_state_dict,
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
@@ -53,14 +57,16 @@ class Placed:
         """Whole model and optimizer state in host memory of rank 0 (empty elsewhere). Every rank must call it."""
         return get_state_dict(self.module, optimizers, options=_gathered())
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def weights(self) -> dict[str, Any]:
         """The whole model's state dict in host memory of rank 0 (empty elsewhere). Every rank must call it."""
         return get_model_state_dict(self.module, options=_gathered())
 
     def load(self, optimizers: list[torch.optim.Optimizer], state: tuple[dict[str, Any], dict[str, Any]]) -> None:
         """Puts back what `state` gave, from rank 0's copy. Every rank must call it."""
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.ranks.world_size > 1)
-        set_state_dict(self.module, optimizers, model_state_dict=state[0], optim_state_dict=state[1], options=options)
+        # One after the other: `set_state_dict` skips the model on ranks whose copy is empty, and rank 0 waits for ever.
+        set_model_state_dict(self.module, state[0], options=options)
+        set_optimizer_state_dict(self.module, optimizers, state[1], options=options)
 
 
 def _gathered() -> StateDictOptions:
@@ -86,7 +92,7 @@ def shard_size(fsdp: Fsdp) -> int:
 
 
 def place(module: nn.Module, fsdp: Fsdp, ranks: Ranks, *, bf16: bool) -> Placed:
-    """Spreads the model as `fsdp.mode` says. Rank 0's weights are the ones that count; the others only need the shapes."""
+    """Spreads the model as `fsdp.mode` says. Rank 0's weights count; the other ranks only bring the shapes."""
     if fsdp.mode in SHARDED and ranks.grouped:
         _shard(module, fsdp, ranks, bf16)
         return Placed(module=module, forward=module, ranks=ranks, bf16=bf16)
@@ -116,7 +122,7 @@ def _shard(module: nn.Module, fsdp: Fsdp, ranks: Ranks, bf16: bool) -> None:
 
 
 def _send_buffers(module: nn.Module) -> None:
-    """Rank 0's buffers to all: those outside the state dict (rotary frequencies) are computed where a model is loaded."""
+    """Rank 0's buffers to all: those outside the state dict (rotary frequencies) exist only where it was loaded."""
     for buffer in module.buffers():
         dist.broadcast(buffer, src=0)
 

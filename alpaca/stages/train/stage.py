@@ -48,8 +48,8 @@ def fine_tune(config: TrainConfig, context: Context, ranks: Ranks) -> None:
     lengths = [len(row.ids) for row in encoded.rows]
     plan = order.plan(Budget.parse(config.train.budget), lengths, config.train.global_batch, config.seeds.order)
     if ranks.main:
-        context.log(f"{len(encoded.rows)} examples, {sum(lengths) / len(lengths):.1f} tokens each; {plan.steps} steps of "
-                    f"{config.train.global_batch}; {encoded.truncated} cut, {encoded.unsupervised} left out")
+        context.log(f"{len(encoded.rows)} examples, {sum(lengths) / len(lengths):.1f} tokens each; {plan.steps} steps "
+                    f"of {config.train.global_batch}; {encoded.truncated} cut, {encoded.unsupervised} left out")
     placed = parallel.place(base.module, config.fsdp, ranks, bf16=config.precision.compute == "bf16")
     job = Job(batch=lambda step: [encoded.rows[index] for index in plan.batch(step)], steps=plan.steps,
               micro_batch=config.train.micro_batch, pad=base.tokenizer.pad_token_id, optimizer=config.optimizer,
@@ -89,6 +89,7 @@ def write_record(context: Context, rows: list[dict[str, float]], facts: dict[str
     """loss.jsonl, training.json, and the costs where the launching process finds them."""
     write_jsonl(context.folder / "loss.jsonl", rows)
     totals = {name: sum(int(row[name]) for row in rows) for name in ("tokens", "supervised_tokens")}
-    write_json(context.folder / "training.json", {"steps": len(rows), **totals, "final_loss": rows[-1]["loss"], **facts})
+    record = {"steps": len(rows), **totals, "final_loss": rows[-1]["loss"], **facts}
+    write_json(context.folder / "training.json", record)
     if inside_rank():
         write_json(context.work / COST, context.cost)

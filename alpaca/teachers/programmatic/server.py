@@ -23,6 +23,8 @@ from alpaca.teachers.programmatic.writer import Style, UnreadablePromptError, co
 HOST = "127.0.0.1"
 READ_BYTES = 1 << 16
 MOST_BYTES = 16 << 20
+# All requests in flight may connect at once; what does not fit waits a second for its next try.
+BACKLOG = 4096
 UNSUPPORTED = ("stream", "stop", "response_format", "tools", "functions", "logit_bias", "logprobs")
 # The world does not change, so neither does the date at which the model was "created".
 CREATED = 1678665600
@@ -69,7 +71,7 @@ async def _serve(options: Programmatic, port: int, ready: Future[_Running]) -> N
         task.add_done_callback(connections.discard)
 
     try:
-        server = await asyncio.start_server(accepted, HOST, port)
+        server = await asyncio.start_server(accepted, HOST, port, backlog=BACKLOG)
     except OSError as error:  # handed to the thread that waits for the address
         ready.set_exception(error)
         return
