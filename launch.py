@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 
-from alpaca import compose, groups
+from alpaca import compose, groups, jobs
 from alpaca.dispatch.launch import launch
 from alpaca.errors import AlpacaError
 from alpaca.sweep import Sweep, expand
+
+OWN_FLAGS = {"-m", "--multirun"}
 
 
 @functools.cache
@@ -26,36 +30,48 @@ def expanded(overrides: tuple[str, ...], multirun: bool) -> Sweep:
 
 def go(overrides: list[str], multirun: bool) -> None:
     """Plans and runs; called by Hydra's job and by the sweeper in hydra_plugins/."""
-    status = told(lambda: launch(expanded(tuple(overrides), multirun), overrides))
+    told(lambda: launch(expanded(tuple(overrides), multirun), overrides))
+
+
+def check(overrides: tuple[str, ...], multirun: bool) -> int:
+    """Status 0; raises ConfigurationErrors with every problem of the command."""
+    expanded(overrides, multirun)
+    return 0
+
+
+def told(call: Callable[[], int]) -> None:
+    """Ends the program unless the call's status is 0; an error that the user can mend has no traceback."""
+    try:
+        status = call()
+    except AlpacaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = error.exit_status
+    except OSError as error:
+        known = jobs.explain(error, Path.cwd())
+        if known is None:
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        status = known.exit_status
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it stopped", file=sys.stderr)
+        status = 130
     if status:
         raise SystemExit(status)
 
 
-def told(call: functools.partial[int] | object) -> int:
-    """The call's status; an error that the user can mend is shown without a traceback."""
-    try:
-        return call()  # type: ignore[operator]
-    except AlpacaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-
-
-@hydra.main(config_path="conf", config_name="config", **compose.version_base())
+@hydra.main(config_path="conf", config_name="config", **compose.version_base())  # type: ignore[untyped-decorator]
 def run(_: object) -> None:
+    """Hydra's job: the composed configuration is not used, the overrides are planned as a sweep of one."""
     go(list(HydraConfig.get().overrides.task), multirun=False)
 
 
 def main() -> None:
+    """Checks the whole command first, then lets Hydra run it."""
     groups.register()
-    flags = [word for word in sys.argv[1:] if word.startswith("-")]
-    overrides = [word for word in sys.argv[1:] if not word.startswith("-")]
-    if not set(flags) - {"-m", "--multirun"}:
-        status = told(lambda: 0 if expanded(tuple(overrides), bool(flags)) else 0)
-        if status:
-            raise SystemExit(status)
+    flags = {word for word in sys.argv[1:] if word.startswith("-")}
+    overrides = tuple(word for word in sys.argv[1:] if not word.startswith("-"))
+    if not flags - OWN_FLAGS:
+        told(lambda: check(overrides, bool(flags)))
     run()
 
 

@@ -27,7 +27,8 @@ class Leaf:
 
     @property
     def mark(self) -> str | None:
-        return self.rules.get("mark")
+        found: str | None = self.rules.get("mark")
+        return found
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[Leaf]:

@@ -122,7 +122,7 @@ def _is_free(path: Path) -> bool:
     if not claimed:  # created but not yet written, unless it stays so
         return age > HEARTBEAT_SECONDS
     if claimed["host"] == socket.gethostname() and claimed["boot"] == _boot_id():
-        return _start_time(claimed["pid"]) != claimed["start"]
+        return _start_time(int(claimed["pid"])) != str(claimed["start"])
     return age > STALE_SECONDS
 
 

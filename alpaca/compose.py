@@ -185,7 +185,7 @@ def known_keys(config: DictConfig) -> list[str]:
 
     def walk(node: Any, prefix: str) -> None:
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-            for name in node:
+            for name in map(str, node):
                 found.append(f"{prefix}{name}")
                 walk(node._get_node(name), f"{prefix}{name}.")
 

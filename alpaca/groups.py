@@ -1,4 +1,4 @@
-"""The table of configuration schemas: group -> variant -> dataclass. A new teacher adds one line here."""
+"""The table of configuration schemas: group -> variant -> dataclass."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import functools
 
 from hydra.core.config_store import ConfigStore
 
-from alpaca import config
-from alpaca.teachers.openai import OpenAI
-from alpaca.teachers.programmatic import Programmatic
+from alpaca import config, teachers
 
 VARIANTS: dict[str, dict[str, type]] = {
     "data_gen": {"alpaca": config.AlpacaDataGen, "released": config.ReleasedDataGen},
-    "teacher": {"programmatic": Programmatic, "openai": OpenAI},
+    "teacher": {name: kind.options for name, kind in teachers.KINDS.items()},
     "model": {"tiny": config.TinyModel, "hub": config.HubModel},
     "optimizer": {"adamw": config.AdamW, "muon": config.Muon},
 }
@@ -31,7 +29,7 @@ def register() -> None:
     store = ConfigStore.instance()
     # Hydra copies the whole store for every question about a group, a hundred times for one --help. Nodes are copied
     # again when they are loaded, so the store itself can be shared.
-    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+    ConfigStore.__deepcopy__ = lambda self, memo: self
     for name, node in SINGLE.items():
         store.store(group="schema", name=name, node=node)
     for group, variants in VARIANTS.items():

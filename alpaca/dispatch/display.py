@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -100,7 +101,7 @@ class Display:
         for bar, folder in self._bars.values():
             found = _progress_of(folder)
             if found:
-                self._progress.update(bar, completed=found["done"], total=found["total"], text=found["text"])
+                self._progress.update(bar, completed=found["done"], total=found["total"], text=str(found["text"]))
 
     def _remove(self, label: str) -> None:
         bar, _ = self._bars.pop(label)
@@ -110,9 +111,9 @@ class Display:
         self._out.print(f"[{self._count:>{len(str(self._total))}}/{self._total}] ".replace("[", r"\[") + text, soft_wrap=True)
 
 
-def _progress_of(folder: Path) -> dict[str, float | str] | None:
+def _progress_of(folder: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, float | str] = read_json(folder / "progress.json")
+        found: dict[str, Any] = read_json(folder / "progress.json")
     except (OSError, AlpacaError):
         return None
     return found

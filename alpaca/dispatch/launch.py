@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alpaca import artifacts, checks, plan
+from alpaca import artifacts, canonical, checks, plan
 from alpaca.config import ReportConfig
 from alpaca.dispatch import display, local, prepare
 from alpaca.dispatch.prepare import Session
@@ -88,7 +88,7 @@ def _page_folder(sweep: Sweep, session: Session) -> Path:
         return session.output / "sweeps" / sweep.name
     roles = session.plan.runs[0]
     scores = "".join(key for role, key in sorted(roles.items()) if role.startswith("score:"))
-    digest = plan.canonical.key_of("run", 1, {"scores": scores}, {})[: artifacts.KEY_DIGITS]
+    digest = canonical.key_of("run", 1, {"scores": scores}, {})[: artifacts.KEY_DIGITS]
     return session.output / "runs" / f"{session.run.model.name}-{digest}"
 
 

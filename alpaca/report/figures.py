@@ -126,7 +126,7 @@ def loss_curves(curves: Sequence[Losses], words: Words) -> Markup:
         axes.set_ylabel(words.y)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: wording.count(step)))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * max(max(one.losses) for one in curves))
         if len(groups) > 1:
             _legend(figure, form, groups)
 
@@ -163,7 +163,7 @@ def _draw_series(axes: Axes, series: Series, index: int, aside: float) -> None:
     for mark in series.marks:
         for seed, room in zip(mark.seeds, _beside(len(mark.seeds)), strict=True):
             axes.plot([mark.x], [seed], marker=marker, linestyle="none", markersize=5, markerfacecolor=PAPER,
-                      markeredgecolor=colour, transform=_moved(axes, aside + room, 0), zorder=4)
+                      markeredgecolor=colour, transform=_moved(axes, aside + room, 0), zorder=4, clip_on=False)
 
 
 def _draw_dot(axes: Axes, row: int, mark: Mark) -> None:

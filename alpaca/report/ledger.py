@@ -107,5 +107,5 @@ def code_of(record: dict[str, Any]) -> str:
 
 
 def _pairs(record: dict[str, Any], between: str) -> str:
-    return ", ".join(f"{name}{between}{part if isinstance(part, str) else json.dumps(part)}"
+    return ", ".join(f"{name.replace('_', ' ')}{between}{part if isinstance(part, str) else json.dumps(part)}"
                      for name, part in record.items())

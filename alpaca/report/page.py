@@ -93,14 +93,15 @@ def _dot_label(level: Level) -> str:
 
 
 def _family_drawing(results: Results, metric: str) -> Drawing:
-    scores = results.measured[0].scored(results.main)[0]
-    families = family_intervals(scores)
+    first, *others = [outcome for outcome in results.measured[0].outcomes if results.main in outcome.scores]
+    families = family_intervals(first.scores[results.main])
     if not families:
         return Drawing(svg=None, caption="")
     marks = [Mark(x=0.0, label=f"{name} ({interval.n})", interval=interval, seeds=[])
              for name, interval in families.items()]
     alt = f"{metric} by family: " + "; ".join(f"{name} {wording.full(one)}" for name, one in families.items())
-    caption = "By family of tasks, with the number of items; lines are 95 % intervals over items."
+    of_seed = f" (seed {first.seed})" if others else ""
+    caption = f"By family of tasks{of_seed}, with the number of items; lines are 95 % intervals over items."
     return Drawing(svg=figures.bars(marks, Words(x=metric, y="", alt=alt, name="families")), caption=caption)
 
 
@@ -133,7 +134,8 @@ def _loss_drawing(results: Results) -> Drawing:
             if folder is not None and folder.name not in curves:
                 curves[folder.name] = _losses(folder, wording.factors(level.factors))
     shown = [one for one in curves.values() if one.steps]
-    return _losses_drawn(shown, "losses", f"Training loss of {wording.plural(len(shown), 'run')}, seeds in one colour.")
+    colours = ", seeds in one colour" if len(shown) > len({one.group for one in shown}) else ""
+    return _losses_drawn(shown, "losses", f"Training loss of {wording.plural(len(shown), 'run')}{colours}.")
 
 
 def _pretraining_drawing(folders: list[Folder]) -> Drawing:

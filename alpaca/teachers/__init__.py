@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any
 
 from alpaca.config import Teacher
@@ -14,17 +15,25 @@ from alpaca.errors import UserError
 from alpaca.teachers import openai, programmatic
 from alpaca.teachers.base import TeacherClient
 
-# A new teacher is one module, one line here and one in alpaca.groups. Any: each takes its own options.
-OPENERS: dict[str, Callable[[Any], AbstractAsyncContextManager[TeacherClient]]] = {
-    "programmatic": programmatic.opened,
-    "openai": openai.opened,
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of teacher: the dataclass of its options and how to open it. Any: each takes its own options."""
+
+    options: type[Teacher]
+    opened: Callable[[Any], AbstractAsyncContextManager[TeacherClient]]
+
+
+KINDS: dict[str, Kind] = {
+    "programmatic": Kind(programmatic.Programmatic, programmatic.opened),
+    "openai": Kind(openai.OpenAI, openai.opened),
 }
+"""`teacher.kind` -> kind. A new teacher is one module, one line here and one YAML in conf/teacher/."""
 
 
 def open_teacher(options: Teacher) -> AbstractAsyncContextManager[TeacherClient]:
     """The teacher that `options.kind` names, to be entered with `async with`; UserError lists the known kinds."""
-    if options.kind not in OPENERS:
+    if options.kind not in KINDS:
         raise UserError(
-            what=f"unknown teacher {options.kind!r}", where="teacher.kind", remedy=f"known: {', '.join(OPENERS)}"
+            what=f"unknown teacher {options.kind!r}", where="teacher.kind", remedy=f"known: {', '.join(KINDS)}"
         )
-    return OPENERS[options.kind](options)
+    return KINDS[options.kind].opened(options)

@@ -60,7 +60,8 @@ def _deduplicate(examples: list[Example], pool: Pool, data: Data, steps: list[ca
     """Exact ROUGE-L against the seeds and every example kept before, in pool order."""
     if data.dedup_threshold is None:
         return examples
-    index, kept = RougeIndex(data.dedup_threshold), []
+    index = RougeIndex(data.dedup_threshold)
+    kept: list[Example] = []
     _add_all(index, pool.seed_instructions)
     for number, example in enumerate(examples):
         context.progress(number, len(examples), f"{len(kept):,} kept")

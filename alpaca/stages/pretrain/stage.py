@@ -14,6 +14,7 @@ from alpaca.artifacts import Context
 from alpaca.config import Fsdp, Muon, PretrainConfig, TinyModel
 from alpaca.errors import UserError
 from alpaca.runtime.distributed import setup
+from alpaca.runtime.quiet import no_bars
 from alpaca.runtime.seeding import seed_torch
 from alpaca.stages.pretrain.tokenizer import build_tokenizer
 from alpaca.stages.train.export import export
@@ -32,6 +33,7 @@ FEED_FORWARD = 3
 
 def pretrain(config: PretrainConfig, context: Context) -> None:
     """Build tokenizer and model, train on the endless text of the world, write."""
+    no_bars()
     shape = config.model
     tokenizer = build_tokenizer(world.tokenizer_lines(), shape.vocabulary)
     module = build_model(shape, tokenizer)

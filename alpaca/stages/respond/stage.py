@@ -13,18 +13,22 @@ from alpaca.config import RespondConfig
 from alpaca.generation import Decoding, Generated, Generator, Request
 from alpaca.prompts import prompt
 from alpaca.records import EvalItem, as_row, drop_torn_tail, encode, read_jsonl, write_jsonl
+from alpaca.runtime.quiet import no_bars
 
 PARTIAL = "partial.jsonl"
 
 
 def respond(config: RespondConfig, context: Context) -> None:
     """Load the items, answer what is not answered yet, write all answers in the items' order."""
+    no_bars()
     items = evalsets.load(config)
     answers = _kept(context.work / PARTIAL)
     if len(answers) < len(items):
         _answer(config, context, items, answers)
     write_jsonl(context.folder / "responses.jsonl",
                 (_row(item, answers[index]) for index, item in enumerate(items)))
+    cut = sum(answer.finish_reason == "length" for answer in answers.values())
+    context.log(f"{len(items)} answers, {cut} of them cut at {config.responses.max_new_tokens} tokens")
 
 
 def _answer(config: RespondConfig, context: Context, items: list[EvalItem], answers: dict[int, Generated]) -> None:

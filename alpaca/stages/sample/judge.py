@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -62,12 +61,3 @@ class Judge:
 
     def _seen(self, instruction: str) -> str | None:
         return DUPLICATE if self._index.offer(instruction) is not None else None
-
-
-def continuation(text: str, first_number: int) -> str:
-    """The text without a heading that only repeats the end of the prompt.
-
-    The released recipe used a completion model, which goes on after "4. Instruction:". A chat model may say this line
-    again, and the released parser, which counts separators, would then lose every task of the answer.
-    """
-    return re.sub(rf"\A\s*(?:{SEPARATOR}\s*)?{first_number}\.\s*Instruction:", "", text)

@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from alpaca.curation.parsing import continuation
 from alpaca.errors import ArtifactError, UserError
-from alpaca.stages.sample.judge import Judge, Verdict, continuation
+from alpaca.stages.sample.judge import Judge, Verdict
 from alpaca.stages.sample.plan import PlannedRequest, RequestPlan, request_number
 from alpaca.stages.sample.raw import RawRecords
 from alpaca.teachers.base import Request

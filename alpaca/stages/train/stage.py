@@ -13,6 +13,7 @@ from alpaca.config import TrainConfig
 from alpaca.records import Example, read_jsonl, write_jsonl
 from alpaca.runtime.budget import Budget
 from alpaca.runtime.distributed import Ranks, inside_rank, setup
+from alpaca.runtime.quiet import no_bars
 from alpaca.stages.train import models, order, parallel, tokens
 from alpaca.stages.train.export import export
 from alpaca.stages.train.launch import COST
@@ -32,6 +33,7 @@ class Base:
 
 def run_here(config: TrainConfig, context: Context) -> None:
     """Runs the stage in this process, as one rank or alone."""
+    no_bars()
     # Offloading needs sharding also where there is one process: it is how a large model fits on one GPU.
     ranks = setup(group=config.fsdp.offload)
     try:
@@ -91,5 +93,6 @@ def write_record(context: Context, rows: list[dict[str, float]], facts: dict[str
     totals = {name: sum(int(row[name]) for row in rows) for name in ("tokens", "supervised_tokens")}
     record = {"steps": len(rows), **totals, "final_loss": rows[-1]["loss"], **facts}
     write_json(context.folder / "training.json", record)
+    context.log(f"{len(rows)} steps, loss {rows[0]['loss']:.3f} to {rows[-1]['loss']:.3f}")
     if inside_rank():
         write_json(context.work / COST, context.cost)
