@@ -163,14 +163,14 @@ class TinyModel(Model):
     kind: str = what("tiny", choices=("tiny",))
     layers: int = what(2, least=1)
     width: int = what(96, least=8)
-    heads: int = what(3, least=1)
-    vocabulary: int = what(640, least=300)
+    heads: int = what(2, least=1)
+    vocabulary: int = what(700, least=300)
     seed: int = what(0, least=0)
     """Seed of tokenizer corpus, weights and pretraining order; fixed, so that every run of a sweep shares one base."""
-    steps: int = what(400, least=1)
-    batch: int = what(64, least=1)
+    steps: int = what(850, least=1)
+    batch: int = what(32, least=1)
     """Lines per pretraining step."""
-    muon_lr: float = what(0.024, least=0.0)
+    muon_lr: float = what(0.01, least=0.0)
     adamw_lr: float = what(0.004, least=0.0)
     checkpoint_seconds: float = how(30.0, least=0.0)
 

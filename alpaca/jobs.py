@@ -28,6 +28,7 @@ ROOMS = {
 }
 """Stage -> the package whose `run(config, context)` does it, imported only when it is its turn."""
 TRACKED = ("pretrain", "train")
+FULL_DISK = ("No space left on device", "os error 28", "PytorchStreamWriter failed writing")
 
 
 def execute(folder: Path) -> None:
@@ -95,12 +96,17 @@ def _say_waiting(owner: dict[str, Any]) -> None:
     print(f"waiting for process {owner.get('pid')} on {owner.get('host')}, which is doing this stage", flush=True)
 
 
-def explain(error: OSError, folder: Path) -> UserError | None:
-    """A full or read-only disk as an error that a user can mend; None for another failure."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(what=f"no space left while writing {error.filename or folder}", where=str(folder),
+def explain(error: Exception, folder: Path) -> UserError | None:
+    """A full or read-only disk as an error that a user can mend; None for another failure.
+
+    safetensors and torch wrap the system's error in their own, so their words are looked at too.
+    """
+    told = any(words in str(error) for words in FULL_DISK)
+    if told or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        place = getattr(error, "filename", None) or folder
+        return UserError(what=f"no space left while writing {place}", where=str(folder),
                          remedy="free some space and run the same command again; the stage goes on where it stopped")
-    if error.errno in (errno.EROFS, errno.EACCES):
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
         return UserError(what=f"cannot write {error.filename or folder}: {error.strerror}", where=str(folder),
                          remedy="choose a writable output_dir=...")
     return None
@@ -113,7 +119,7 @@ def guarded(folder: Path) -> int:
     except AlpacaError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_status
-    except OSError as error:
+    except Exception as error:  # told in words where it is a full disk, with its traceback where it is a defect of ours
         known = explain(error, folder)
         if known is None:
             traceback.print_exc()

@@ -19,7 +19,10 @@ def rouge_l(reference: str, response: str) -> float:
     return float(_scorer().score(reference, response)["rougeL"].fmeasure)
 
 
-METRICS: dict[str, Metric] = {"exact_match": exact_match, "rouge_l": rouge_l}
+METRICS: dict[str, Metric] = {
+    "exact_match": exact_match,
+    "rouge_l": rouge_l,
+}
 
 
 @functools.cache

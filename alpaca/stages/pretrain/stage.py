@@ -59,9 +59,9 @@ def build_model(shape: TinyModel, tokenizer: Any) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=shape.width, intermediate_size=FEED_FORWARD * shape.width,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.heads,
-        max_position_embeddings=POSITIONS,
-        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA}, tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
+        max_position_embeddings=POSITIONS, rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+        tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id))
 
 
 def optimizer(shape: TinyModel) -> Muon:

@@ -47,7 +47,7 @@ class Checkpoints:
             problem = self._problem(step)
             if problem is None:
                 return step, torch.load(self._weights(step), map_location="cpu", weights_only=True)
-            self.say(f"checkpoint of step {step} {problem}; using the one before it")
+            self.say(f"checkpoint of step {step} {problem}; passed over for an earlier one, or the start")
         return None
 
     def steps(self) -> list[int]:
