@@ -1,11 +1,11 @@
 """The folder contract of a stage: frozen, claimed, written in place, hashed, published by its success marker.
 
-    stage.json        frozen identity + execution + parents, written before anything runs
-    provenance.json   git, packages, hardware, arguments, seconds, cost
-    <payload>         everything else but the bookkeeping below
-    manifest.json     sha256 and size of each payload file
-    _SUCCESS          written last, by rename; holds the manifest's sha256
-    claim-*, log.txt, progress.json, work/   bookkeeping while the stage runs
+stage.json        frozen identity + execution + parents, written before anything runs
+provenance.json   git, packages, hardware, arguments, seconds, cost
+<payload>         everything else but the bookkeeping below
+manifest.json     sha256 and size of each payload file
+_SUCCESS          written last, by rename; holds the manifest's sha256
+claim-*, log.txt, progress.json, work/   bookkeeping while the stage runs
 """
 
 from __future__ import annotations
@@ -85,8 +85,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ArtifactError(what=f"not JSON ({error.msg}, line {error.lineno})", where=str(path),
-                            remedy=f"delete {path.parent} and run the same command again") from error
+        raise ArtifactError(
+            what=f"not JSON ({error.msg}, line {error.lineno})",
+            where=str(path),
+            remedy=f"delete {path.parent} and run the same command again",
+        ) from error
 
 
 def sha256_file(path: Path) -> str:
@@ -111,8 +114,11 @@ def find_folder(output: Path, stage: str, slug: str, key: str) -> Path:
 def _refuse_other_key(path: Path, key: str) -> None:
     found = read_json(path / "stage.json")["key"]
     if found != key:
-        raise ArtifactError(what=f"holds key {found}, wanted {key}: equal in the first {KEY_DIGITS} digits only",
-                            where=str(path), remedy="move this folder away, or use another output_dir")
+        raise ArtifactError(
+            what=f"holds key {found}, wanted {key}: equal in the first {KEY_DIGITS} digits only",
+            where=str(path),
+            remedy="move this folder away, or use another output_dir",
+        )
 
 
 def freeze(folder: Path, frozen: dict[str, Any]) -> None:
@@ -122,8 +128,11 @@ def freeze(folder: Path, frozen: dict[str, Any]) -> None:
     if path.exists():
         found = read_json(path)
         if found["key"] == frozen["key"] and found["identity"] != frozen["identity"]:
-            raise ArtifactError(what=f"key {frozen['key']} is recorded with another identity", where=str(path),
-                                remedy="a stage changed what it reads without a new VERSION; delete the folder")
+            raise ArtifactError(
+                what=f"key {frozen['key']} is recorded with another identity",
+                where=str(path),
+                remedy="a stage changed what it reads without a new VERSION; delete the folder",
+            )
         if is_finished(folder):
             return
     write_json(path, frozen)
@@ -147,8 +156,10 @@ def payload_files(folder: Path) -> list[str]:
 
 def publish(folder: Path, provenance: dict[str, Any], check: Callable[[], None]) -> None:
     """Hashes the payload and sets the marker. check: raises when the claim is lost, so that two never publish."""
-    manifest = {name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size}
-                for name in payload_files(folder)}
+    manifest = {
+        name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size}
+        for name in payload_files(folder)
+    }
     write_json(folder / "manifest.json", manifest)
     write_json(folder / "provenance.json", provenance)
     check()
@@ -181,8 +192,11 @@ def verify(folder: Path, *, thorough: bool) -> None:
             recorded = None if thorough else marker["mtime_ns"].get(name)
             problems += _changed(folder / name, name, entry, recorded)
     if problems:
-        raise ArtifactError(what="changed after it was finished: " + "; ".join(problems), where=str(folder),
-                            remedy="restore the file, or delete this folder and run the same command again")
+        raise ArtifactError(
+            what="changed after it was finished: " + "; ".join(problems),
+            where=str(folder),
+            remedy="restore the file, or delete this folder and run the same command again",
+        )
 
 
 def _changed(path: Path, name: str, entry: dict[str, Any], recorded_time: int | None) -> list[str]:

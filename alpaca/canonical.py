@@ -120,15 +120,16 @@ def _require_canonical(value: Any, path: str) -> None:
     elif isinstance(value, list):
         for index, child in enumerate(value):
             _require_canonical(child, f"{path}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise _no_form(value, path)
-    elif not (value is None or isinstance(value, (str, int, float, bool))):
+    elif (isinstance(value, float) and not math.isfinite(value)) or not (value is None or isinstance(value, (str, int, float, bool))):
         raise _no_form(value, path)
 
 
 def _no_form(value: Any, path: str) -> UserError:
-    return UserError(what=f"{value!r} ({type(value).__name__}) has no canonical encoding", where=path,
-                     remedy="use a finite number, a string, a boolean, null, or lists and string-keyed maps of these")
+    return UserError(
+        what=f"{value!r} ({type(value).__name__}) has no canonical encoding",
+        where=path,
+        remedy="use a finite number, a string, a boolean, null, or lists and string-keyed maps of these",
+    )
 
 
 def key_of(stage: str, version: int, identity_: dict[str, Any], parents: dict[str, str]) -> str:

@@ -9,7 +9,6 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from alpaca import canonical
 from alpaca.config import AlpacaDataGen, Evaluation, HubModel, Run
@@ -22,7 +21,7 @@ BYTES_PER_PARAMETER = 16
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """"did you mean a, b?" or the list of what is known, for a remedy."""
+    """ "did you mean a, b?" or the list of what is known, for a remedy."""
     names = sorted(set(known))
     close = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
     if close:
@@ -50,33 +49,52 @@ def _leaf_rules(run: Run) -> Iterator[UserError]:
         choices, least, most = (leaf.rules.get(rule) for rule in ("choices", "least", "most"))
         value = leaf.value
         if choices and value not in choices:
-            yield UserError(what=f"{value!r} is not one of its values", where=leaf.path, remedy=nearest(str(value), choices))
+            yield UserError(
+                what=f"{value!r} is not one of its values", where=leaf.path, remedy=nearest(str(value), choices)
+            )
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             yield from _bounds(leaf.path, value, least, most)
         if leaf.mark == "content" and value is not None and not Path(value).expanduser().exists():
-            yield UserError(what=f"no such file or folder: {value!r}", where=leaf.path,
-                            remedy="give an existing path (relative paths start at the current folder)")
+            yield UserError(
+                what=f"no such file or folder: {value!r}",
+                where=leaf.path,
+                remedy="give an existing path (relative paths start at the current folder)",
+            )
 
 
 def _bounds(path: str, value: float, least: float | None, most: float | None) -> Iterator[UserError]:
     if not (value == value and abs(value) != float("inf")):
         yield UserError(what=f"{value} is no finite number", where=path, remedy="give a finite number")
     elif least is not None and value < least:
-        yield UserError(what=f"{value} is below the least allowed, {least:g}", where=path, remedy=f"give at least {least:g}")
+        yield UserError(
+            what=f"{value} is below the least allowed, {least:g}", where=path, remedy=f"give at least {least:g}"
+        )
     elif most is not None and value > most:
-        yield UserError(what=f"{value} is above the most allowed, {most:g}", where=path, remedy=f"give at most {most:g}")
+        yield UserError(
+            what=f"{value} is above the most allowed, {most:g}", where=path, remedy=f"give at most {most:g}"
+        )
 
 
 def _named(run: Run, names: dict[str, Iterable[str]]) -> Iterator[UserError]:
     for name in run.data.filters:
         if name not in names["filters"]:
-            yield UserError(what=f"unknown filter {name!r}", where="data.filters", remedy=nearest(name, names["filters"]))
+            yield UserError(
+                what=f"unknown filter {name!r}", where="data.filters", remedy=nearest(name, names["filters"])
+            )
     for key, item in run.eval.items():
         if item.set not in names["set"]:
-            yield UserError(what=f"unknown evaluation set {item.set!r}", where=f"eval.{key}.set", remedy=nearest(item.set, names["set"]))
+            yield UserError(
+                what=f"unknown evaluation set {item.set!r}",
+                where=f"eval.{key}.set",
+                remedy=nearest(item.set, names["set"]),
+            )
         for metric in item.metrics:
             if metric not in names["metrics"]:
-                yield UserError(what=f"unknown metric {metric!r}", where=f"eval.{key}.metrics", remedy=nearest(metric, names["metrics"]))
+                yield UserError(
+                    what=f"unknown metric {metric!r}",
+                    where=f"eval.{key}.metrics",
+                    remedy=nearest(metric, names["metrics"]),
+                )
 
 
 def _budget(run: Run) -> Iterator[UserError]:
@@ -89,40 +107,64 @@ def _budget(run: Run) -> Iterator[UserError]:
 def _pool(run: Run) -> Iterator[UserError]:
     if isinstance(run.data_gen, AlpacaDataGen):
         if run.data.size is not None and run.data.size > run.data_gen.num_examples:
-            yield UserError(what=f"{run.data.size} examples wanted from a pool of {run.data_gen.num_examples}", where="data.size",
-                            remedy=f"set data_gen.num_examples={run.data.size} or more, or a smaller data.size")
+            yield UserError(
+                what=f"{run.data.size} examples wanted from a pool of {run.data_gen.num_examples}",
+                where="data.size",
+                remedy=f"set data_gen.num_examples={run.data.size} or more, or a smaller data.size",
+            )
         if run.data_gen.seeds_per_prompt >= run.data_gen.tasks_per_request:
-            yield UserError(what=f"{run.data_gen.seeds_per_prompt} seeds fill a list of {run.data_gen.tasks_per_request}",
-                            where="data_gen.seeds_per_prompt", remedy="set it below data_gen.tasks_per_request")
+            yield UserError(
+                what=f"{run.data_gen.seeds_per_prompt} seeds fill a list of {run.data_gen.tasks_per_request}",
+                where="data_gen.seeds_per_prompt",
+                remedy="set it below data_gen.tasks_per_request",
+            )
 
 
 def _batch(run: Run) -> Iterator[UserError]:
     train, world = run.train, run.fsdp.world_size
     if train.global_batch % world:
-        yield UserError(what=f"{train.global_batch} examples cannot be split over {world} processes", where="train.global_batch",
-                        remedy=f"use a multiple of fsdp.world_size={world}")
+        yield UserError(
+            what=f"{train.global_batch} examples cannot be split over {world} processes",
+            where="train.global_batch",
+            remedy=f"use a multiple of fsdp.world_size={world}",
+        )
     elif (train.global_batch // world) % min(train.micro_batch, train.global_batch // world):
-        yield UserError(what=f"{train.micro_batch} does not divide the {train.global_batch // world} examples of a process and step "
-                             f"(global batch {train.global_batch} over {world} processes)", where="train.micro_batch",
-                        remedy=f"use a divisor of {train.global_batch // world}")
+        yield UserError(
+            what=f"{train.micro_batch} does not divide the {train.global_batch // world} examples of a process and step "
+            f"(global batch {train.global_batch} over {world} processes)",
+            where="train.micro_batch",
+            remedy=f"use a divisor of {train.global_batch // world}",
+        )
 
 
 def _sharding(run: Run) -> Iterator[UserError]:
     fsdp = run.fsdp
     if fsdp.mode != "none" and fsdp.world_size < 2:
-        yield UserError(what=f"mode {fsdp.mode} needs at least 2 processes, {fsdp.world_size} given", where="fsdp.world_size",
-                        remedy="set fsdp.world_size to the number of GPUs, or fsdp=none")
+        yield UserError(
+            what=f"mode {fsdp.mode} needs at least 2 processes, {fsdp.world_size} given",
+            where="fsdp.world_size",
+            remedy="set fsdp.world_size to the number of GPUs, or fsdp=none",
+        )
     if fsdp.mode == "none" and fsdp.world_size > 1:
-        yield UserError(what=f"{fsdp.world_size} processes without a sharding mode", where="fsdp.mode",
-                        remedy="use fsdp=full_shard, shard_grad_op, hybrid_shard or ddp, or fsdp.world_size=1")
+        yield UserError(
+            what=f"{fsdp.world_size} processes without a sharding mode",
+            where="fsdp.mode",
+            remedy="use fsdp=full_shard, shard_grad_op, hybrid_shard or ddp, or fsdp.world_size=1",
+        )
     if fsdp.mode == "hybrid_shard":
         shard = fsdp.shard_size or fsdp.world_size // 2
         if shard < 2 or fsdp.world_size % shard or fsdp.world_size == shard:
-            yield UserError(what=f"{fsdp.world_size} processes cannot form two or more groups of {shard}", where="fsdp.shard_size",
-                            remedy="hybrid_shard needs at least 4 processes; shard_size must divide fsdp.world_size")
+            yield UserError(
+                what=f"{fsdp.world_size} processes cannot form two or more groups of {shard}",
+                where="fsdp.shard_size",
+                remedy="hybrid_shard needs at least 4 processes; shard_size must divide fsdp.world_size",
+            )
     if fsdp.offload and fsdp.mode in ("none", "ddp"):
-        yield UserError(what=f"offload is not possible with mode {fsdp.mode}", where="fsdp.offload",
-                        remedy="use a sharding mode, or fsdp.offload=false")
+        yield UserError(
+            what=f"offload is not possible with mode {fsdp.mode}",
+            where="fsdp.offload",
+            remedy="use a sharding mode, or fsdp.offload=false",
+        )
 
 
 def _evaluations(run: Run) -> Iterator[UserError]:
@@ -136,19 +178,28 @@ def _metrics(name: str, item: Evaluation) -> Iterator[UserError]:
     if not item.metrics:
         yield UserError(what="no metric named", where=f"eval.{name}.metrics", remedy="for example [rouge_l]")
     if "exact_match" in item.metrics and item.set == "user_oriented":
-        yield UserError(what="exact_match needs references that are the one right answer", where=f"eval.{name}.metrics",
-                        remedy="these items have free-form references: use rouge_l")
+        yield UserError(
+            what="exact_match needs references that are the one right answer",
+            where=f"eval.{name}.metrics",
+            remedy="these items have free-form references: use rouge_l",
+        )
 
 
 def _processes(run: Run) -> Iterator[UserError]:
     gpus, cores, wanted = provenance.gpu_count(), os.cpu_count() or 1, run.fsdp.world_size
     if wanted > max(gpus, 0 if gpus else cores):
         here = f"{gpus} GPUs" if gpus else f"no GPU and {cores} CPU cores"
-        yield UserError(what=f"{wanted} processes wanted, this machine has {here}", where="fsdp.world_size",
-                        remedy="lower fsdp.world_size, or run where there are so many")
+        yield UserError(
+            what=f"{wanted} processes wanted, this machine has {here}",
+            where="fsdp.world_size",
+            remedy="lower fsdp.world_size, or run where there are so many",
+        )
     if run.fsdp.offload and not gpus:
-        yield UserError(what="offload moves tensors off a GPU, and this machine has none", where="fsdp.offload",
-                        remedy="use fsdp.offload=false")
+        yield UserError(
+            what="offload moves tensors off a GPU, and this machine has none",
+            where="fsdp.offload",
+            remedy="use fsdp.offload=false",
+        )
 
 
 def _memory(run: Run) -> Iterator[UserError]:
@@ -156,9 +207,12 @@ def _memory(run: Run) -> Iterator[UserError]:
         return  # what fits on a GPU depends on the sharding and is found by the training stage
     needed, present = run.model.parameters * BYTES_PER_PARAMETER, provenance.memory_bytes()
     if needed > present:
-        yield UserError(what=f"training {run.model.name} needs about {needed / 2**30:.0f} GiB for weights, gradients and optimizer, "
-                             f"this machine has {present / 2**30:.0f} GiB and no GPU", where="model",
-                        remedy="use a smaller model, or run on a machine with GPUs")
+        yield UserError(
+            what=f"training {run.model.name} needs about {needed / 2**30:.0f} GiB for weights, gradients and optimizer, "
+            f"this machine has {present / 2**30:.0f} GiB and no GPU",
+            where="model",
+            remedy="use a smaller model, or run on a machine with GPUs",
+        )
 
 
 def _weights(run: Run) -> Iterator[UserError]:
@@ -167,12 +221,13 @@ def _weights(run: Run) -> Iterator[UserError]:
     if run.model.path is None and not _in_hub_cache(run.model.id):
         offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
         if offline:
-            yield UserError(what=f"{run.model.id} is not in the hub cache and HF_HUB_OFFLINE is set", where="model.id",
-                            remedy="set model.path to a local folder in the transformers format")
+            yield UserError(
+                what=f"{run.model.id} is not in the hub cache and HF_HUB_OFFLINE is set",
+                where="model.id",
+                remedy="set model.path to a local folder in the transformers format",
+            )
 
 
 def _in_hub_cache(model_id: str) -> bool:
     home = os.environ.get("HF_HUB_CACHE") or os.path.join(os.environ.get("HF_HOME", "~/.cache/huggingface"), "hub")
     return (Path(home).expanduser() / f"models--{model_id.replace('/', '--')}").exists()
-
-

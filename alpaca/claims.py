@@ -40,8 +40,10 @@ class Claim:
         """Raises ArtifactError when a later claim exists: this process was taken for dead."""
         if _latest(self.folder) != self.number:
             raise ArtifactError(
-                what=f"claim {self.number} was taken over by claim {_latest(self.folder)}", where=str(self.folder),
-                remedy=f"this process gave no sign of life for {STALE_SECONDS:.0f} s; the other one carries on")
+                what=f"claim {self.number} was taken over by claim {_latest(self.folder)}",
+                where=str(self.folder),
+                remedy=f"this process gave no sign of life for {STALE_SECONDS:.0f} s; the other one carries on",
+            )
 
     def release(self) -> None:
         """Marks the claim as given up; the folder stays resumable."""

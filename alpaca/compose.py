@@ -47,12 +47,17 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], list[UserError]]:
         try:
             override = parser.parse_override(text)
         except HydraException as error:
-            problems.append(UserError(what=f"cannot be read: {str(error).splitlines()[0]}", where=text, remedy="write key=value"))
+            problems.append(
+                UserError(what=f"cannot be read: {str(error).splitlines()[0]}", where=text, remedy="write key=value")
+            )
             continue
         adds = override.is_add() or override.is_force_add()
         if (adds and override.key_or_group != "sweep") or override.is_delete():
-            problems.append(UserError(what="keys can be set, not added or deleted", where=text,
-                                      remedy=_how_to_set(override.key_or_group)))
+            problems.append(
+                UserError(
+                    what="keys can be set, not added or deleted", where=text, remedy=_how_to_set(override.key_or_group)
+                )
+            )
         else:
             good.append(override)
     return good, problems
@@ -109,12 +114,24 @@ class Composer:
         if key.startswith("hydra/") or (key == "recipe" and value is None):
             return True
         if isinstance(value, dict):
-            self._add([UserError(what=f"{value} is no name of an option", where=key, remedy=f"set single keys: {key}.KEY=VALUE")])
+            self._add(
+                [
+                    UserError(
+                        what=f"{value} is no name of an option", where=key, remedy=f"set single keys: {key}.KEY=VALUE"
+                    )
+                ]
+            )
             return False
         options = self._options(key)
         unknown = [name for name in (value if isinstance(value, list) else [value]) if str(name) not in options]
-        self._add(UserError(what=f"no option {str(name)!r} in group {key}", where=f"{key}={name}", remedy=nearest(str(name), options))
-                  for name in unknown)
+        self._add(
+            UserError(
+                what=f"no option {str(name)!r} in group {key}",
+                where=f"{key}={name}",
+                remedy=nearest(str(name), options),
+            )
+            for name in unknown
+        )
         return not unknown
 
     def _options(self, group: str) -> list[str]:
@@ -145,18 +162,34 @@ class Composer:
         key = item.key_or_group
         known = known_keys(config)
         if key not in known:
-            self._add([UserError(what="no such key", where=f"{key}={item.get_value_element_as_str()}",
-                                 remedy=nearest(key, [*known, *self.group_names()]))])
+            self._add(
+                [
+                    UserError(
+                        what="no such key",
+                        where=f"{key}={item.get_value_element_as_str()}",
+                        remedy=nearest(key, [*known, *self.group_names()]),
+                    )
+                ]
+            )
             return
         try:
             OmegaConf.update(config, key, item.value())
         except OmegaConfBaseException as error:
-            self._add([UserError(what=f"{item.get_value_element_as_str()} does not fit: {_first_line(error)}", where=key,
-                                 remedy=f"its present value is {OmegaConf.select(config, key)!r}")])
+            self._add(
+                [
+                    UserError(
+                        what=f"{item.get_value_element_as_str()} does not fit: {_first_line(error)}",
+                        where=key,
+                        remedy=f"its present value is {OmegaConf.select(config, key)!r}",
+                    )
+                ]
+            )
 
     def _typed(self, config: DictConfig) -> Run | None:
         missing = sorted(OmegaConf.missing_keys(config))
-        self._add(UserError(what="mandatory value is missing (???)", where=key, remedy=f"add {key}=VALUE") for key in missing)
+        self._add(
+            UserError(what="mandatory value is missing (???)", where=key, remedy=f"add {key}=VALUE") for key in missing
+        )
         if missing:
             return None
         try:

@@ -17,8 +17,14 @@ IDENTITY, EXECUTION, CONTENT = "identity", "execution", "content"
 MISSING = "???"  # OmegaConf's mark for a mandatory value
 
 
-def what(default: Any = None, *, choices: tuple[str, ...] = (), least: float | None = None,
-         below: float | None = None, factory: Any = None) -> Any:
+def what(
+    default: Any = None,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    below: float | None = None,
+    factory: Any = None,
+) -> Any:
     """An identity leaf. choices: the allowed strings; least / below: inclusive lower and upper bound of a number."""
     return _leaf(IDENTITY, default, factory, {"choices": choices, "least": least, "most": below})
 

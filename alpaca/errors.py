@@ -1,10 +1,10 @@
 """The errors a user can meet.
 
-    AlpacaError
-    ├── UserError          one thing that the user can mend: what, where, remedy
-    │   ├── ArtifactError  a stage folder that is torn, changed or claimed by another identity
-    │   └── TeacherError   a teacher that cannot answer and will not heal
-    └── ConfigurationErrors  every problem of a command, collected
+AlpacaError
+├── UserError          one thing that the user can mend: what, where, remedy
+│   ├── ArtifactError  a stage folder that is torn, changed or claimed by another identity
+│   └── TeacherError   a teacher that cannot answer and will not heal
+└── ConfigurationErrors  every problem of a command, collected
 """
 
 from __future__ import annotations

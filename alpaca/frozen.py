@@ -14,8 +14,12 @@ from alpaca.errors import ArtifactError
 from alpaca.plan import Node
 
 CONFIGS: dict[str, type] = {
-    "sample": config.SampleConfig, "curate": config.CurateConfig, "pretrain": config.PretrainConfig,
-    "train": config.TrainConfig, "respond": config.RespondConfig, "score": config.ScoreConfig,
+    "sample": config.SampleConfig,
+    "curate": config.CurateConfig,
+    "pretrain": config.PretrainConfig,
+    "train": config.TrainConfig,
+    "respond": config.RespondConfig,
+    "score": config.ScoreConfig,
     "report": config.ReportConfig,
 }
 
@@ -23,8 +27,15 @@ CONFIGS: dict[str, type] = {
 def freeze_node(node: Node, parents: dict[str, str], extra: dict[str, Any]) -> dict[str, Any]:
     """What stage.json holds. parents: role -> folder below the output folder; extra: code snapshot, git, tracking, argv."""
     plain = dataclasses.asdict(_absolute(node.config))
-    return {"stage": node.stage, "name": node.slug, "key": node.key, "identity": node.identity, "config": plain,
-            "parents": parents, **extra}
+    return {
+        "stage": node.stage,
+        "name": node.slug,
+        "key": node.key,
+        "identity": node.identity,
+        "config": plain,
+        "parents": parents,
+        **extra,
+    }
 
 
 def _absolute(node: Any) -> Any:
@@ -43,13 +54,18 @@ def load(folder: Path) -> tuple[dict[str, Any], Any]:
     """stage.json and its typed configuration; a file that does not fit the schema is an ArtifactError."""
     path = folder / "stage.json"
     if not path.exists():
-        raise ArtifactError(what="no stage.json: not a stage folder", where=str(folder), remedy="give a folder that launch.py made")
+        raise ArtifactError(
+            what="no stage.json: not a stage folder", where=str(folder), remedy="give a folder that launch.py made"
+        )
     frozen = read_json(path)
     try:
         return frozen, typed(CONFIGS[frozen["stage"]], frozen["config"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(what=f"does not fit the schema ({type(error).__name__}: {error})", where=str(path),
-                            remedy="it was written by another version; delete the folder and launch again") from error
+        raise ArtifactError(
+            what=f"does not fit the schema ({type(error).__name__}: {error})",
+            where=str(path),
+            remedy="it was written by another version; delete the folder and launch again",
+        ) from error
 
 
 def typed(kind: Any, value: Any) -> Any:
@@ -77,5 +93,3 @@ def _variant(kind: type, value: dict[str, Any]) -> type:
             if issubclass(variant, kind) and value.get("kind") == name:
                 return variant
     return kind
-
-

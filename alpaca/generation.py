@@ -70,8 +70,11 @@ class Generator:
             model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError) as error:  # what transformers raises for missing, unknown and torn files
-            raise UserError(what=f"cannot load the model: {' '.join(str(error).split())[:300]}", where=str(folder),
-                            remedy="delete the stage's folder and run the same command again") from error
+            raise UserError(
+                what=f"cannot load the model: {' '.join(str(error).split())[:300]}",
+                where=str(folder),
+                remedy="delete the stage's folder and run the same command again",
+            ) from error
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model=model.to(device).eval(), tokenizer=tokenizer)
 
@@ -79,7 +82,7 @@ class Generator:
         """Indices of the requests, cut into batches of similar prompt length; longest first."""
         lengths = [len(ids) for ids in self.tokenizer([request.prompt for request in requests]).input_ids]
         order = sorted(range(len(requests)), key=lambda index: (-lengths[index], index))
-        return [order[start:start + size] for start in range(0, len(order), size)]
+        return [order[start : start + size] for start in range(0, len(order), size)]
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Generated]:
         """Answers one batch, in its order."""
@@ -87,7 +90,7 @@ class Generator:
         sampling = _sampling([request.id for request in requests], decoding)
         with torch.inference_mode():
             output = self.model.generate(**inputs, generation_config=self._config(decoding), logits_processor=sampling)
-        return [self._read(row) for row in output[:, inputs["input_ids"].shape[1]:].tolist()]
+        return [self._read(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
 
     def generate_all(self, requests: Sequence[Request], decoding: Decoding, size: int) -> list[Generated]:
         """Answers all requests in batches of `size`, in the order of the requests."""
@@ -108,8 +111,13 @@ class Generator:
 
     def _config(self, decoding: Decoding) -> GenerationConfig:
         # Sampling is done by the processors below, hence greedy here in both cases.
-        return GenerationConfig(max_new_tokens=decoding.max_new_tokens, do_sample=False, pad_token_id=self._pad(),
-                                bos_token_id=self.tokenizer.bos_token_id, eos_token_id=self.tokenizer.eos_token_id)
+        return GenerationConfig(
+            max_new_tokens=decoding.max_new_tokens,
+            do_sample=False,
+            pad_token_id=self._pad(),
+            bos_token_id=self.tokenizer.bos_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )
 
     def _pad(self) -> int:
         pad = self.tokenizer.pad_token_id
@@ -118,7 +126,7 @@ class Generator:
     def _read(self, ids: list[int]) -> Generated:
         eos = self.tokenizer.eos_token_id
         stopped = eos in ids
-        ids = ids[:ids.index(eos) + 1] if stopped else ids
+        ids = ids[: ids.index(eos) + 1] if stopped else ids
         text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return Generated(text=text, new_tokens=len(ids), finish_reason="stop" if stopped else "length")
 
@@ -148,4 +156,3 @@ class Draw:
         drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
         drawn = drawn.clamp(max=scores.shape[-1] - 1)
         return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
-

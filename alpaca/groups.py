@@ -17,8 +17,13 @@ VARIANTS: dict[str, dict[str, type]] = {
 """Groups whose options differ in their fields; `kind` in the configuration names the variant."""
 
 SINGLE: dict[str, type] = {
-    "run": config.Run, "data": config.Data, "train": config.Train, "precision": config.Precision,
-    "fsdp": config.Fsdp, "cluster": config.Cluster, "tracker": config.Tracker,
+    "run": config.Run,
+    "data": config.Data,
+    "train": config.Train,
+    "precision": config.Precision,
+    "fsdp": config.Fsdp,
+    "cluster": config.Cluster,
+    "tracker": config.Tracker,
 }
 """Groups with one schema."""
 

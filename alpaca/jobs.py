@@ -22,8 +22,12 @@ from alpaca.errors import AlpacaError, ArtifactError, UserError
 from alpaca.runtime import provenance, tracking
 
 ROOMS = {
-    "sample": "alpaca.stages.sample", "curate": "alpaca.stages.curate", "pretrain": "alpaca.stages.pretrain",
-    "train": "alpaca.stages.train", "respond": "alpaca.stages.respond", "score": "alpaca.stages.score",
+    "sample": "alpaca.stages.sample",
+    "curate": "alpaca.stages.curate",
+    "pretrain": "alpaca.stages.pretrain",
+    "train": "alpaca.stages.train",
+    "respond": "alpaca.stages.respond",
+    "score": "alpaca.stages.score",
     "report": "alpaca.report",
 }
 """Stage -> the package whose `run(config, context)` does it, imported only when it is its turn."""
@@ -58,9 +62,16 @@ def _claimed(folder: Path, settings: dict[str, Any], config: Any, claim: claims.
     started, clock = provenance.now(), time.monotonic()
     _run(settings, config, context)
     record = {
-        "started": started, "ended": provenance.now(), "seconds": round(time.monotonic() - clock, 3),
-        "cost": context.cost, "parents": parents, "argv": settings.get("argv", []), "git": settings.get("git", {}),
-        "code": settings.get("code"), "hardware": provenance.hardware(), "packages": provenance.packages(),
+        "started": started,
+        "ended": provenance.now(),
+        "seconds": round(time.monotonic() - clock, 3),
+        "cost": context.cost,
+        "parents": parents,
+        "argv": settings.get("argv", []),
+        "git": settings.get("git", {}),
+        "code": settings.get("code"),
+        "hardware": provenance.hardware(),
+        "packages": provenance.packages(),
     }
     artifacts.publish(folder, record, claim.check)
     tracker.finish({"seconds": record["seconds"]})
@@ -70,14 +81,19 @@ def _context(folder: Path, settings: dict[str, Any]) -> Context:
     output = folder.parents[1]
     work = folder / "work"
     work.mkdir(exist_ok=True)
-    return Context(folder=folder, work=work, parents={role: output / name for role, name in settings["parents"].items()})
+    return Context(
+        folder=folder, work=work, parents={role: output / name for role, name in settings["parents"].items()}
+    )
 
 
 def _verified(role: str, path: Path, stage: str) -> str:
     """The parent's manifest digest, after every byte of it was checked (a page only needs it to be finished)."""
     if not artifacts.is_finished(path):
-        raise ArtifactError(what=f"parent {role!r} is not finished", where=str(path),
-                            remedy="launch the same command again; it does what is missing")
+        raise ArtifactError(
+            what=f"parent {role!r} is not finished",
+            where=str(path),
+            remedy="launch the same command again; it does what is missing",
+        )
     artifacts.verify(path, thorough=stage != "report")
     return artifacts.manifest_digest(path)
 
@@ -104,11 +120,17 @@ def explain(error: Exception, folder: Path) -> UserError | None:
     told = any(words in str(error) for words in FULL_DISK)
     if told or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
         place = getattr(error, "filename", None) or folder
-        return UserError(what=f"no space left while writing {place}", where=str(folder),
-                         remedy="free some space and run the same command again; the stage goes on where it stopped")
+        return UserError(
+            what=f"no space left while writing {place}",
+            where=str(folder),
+            remedy="free some space and run the same command again; the stage goes on where it stopped",
+        )
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
-        return UserError(what=f"cannot write {error.filename or folder}: {error.strerror}", where=str(folder),
-                         remedy="choose a writable output_dir=...")
+        return UserError(
+            what=f"cannot write {error.filename or folder}: {error.strerror}",
+            where=str(folder),
+            remedy="choose a writable output_dir=...",
+        )
     return None
 
 

@@ -9,8 +9,19 @@ from typing import Any
 from alpaca import canonical
 from alpaca.artifacts import KEY_DIGITS
 from alpaca.config import (
-    AlpacaDataGen, CurateConfig, DataSeed, Point, PretrainConfig, ReportConfig, RespondConfig, Run, SampleConfig,
-    ScoreConfig, TinyModel, TrainConfig, TrainSeeds,
+    AlpacaDataGen,
+    CurateConfig,
+    DataSeed,
+    Point,
+    PretrainConfig,
+    ReportConfig,
+    RespondConfig,
+    Run,
+    SampleConfig,
+    ScoreConfig,
+    TinyModel,
+    TrainConfig,
+    TrainSeeds,
 )
 
 VERSIONS = {"sample": 1, "curate": 1, "pretrain": 1, "train": 1, "respond": 1, "score": 1, "report": 1}
@@ -81,11 +92,20 @@ def _chain(plan: Plan, run: Run, promoted: frozenset[str]) -> dict[str, str]:
 def stage_configs(run: Run) -> dict[str, Any]:
     """Role -> the part of the configuration that this stage may read. What is not here cannot change a result."""
     configs: dict[str, Any] = {
-        "sample": SampleConfig(data_gen=run.data_gen, spend=run.spend,
-                               teacher=run.teacher if isinstance(run.data_gen, AlpacaDataGen) else None),
+        "sample": SampleConfig(
+            data_gen=run.data_gen,
+            spend=run.spend,
+            teacher=run.teacher if isinstance(run.data_gen, AlpacaDataGen) else None,
+        ),
         "curate": CurateConfig(data=run.data, seeds=DataSeed(data=run.seeds.data)),
-        "train": TrainConfig(model=run.model, train=run.train, optimizer=run.optimizer, precision=run.precision,
-                             fsdp=run.fsdp, seeds=TrainSeeds(init=run.seeds.init, order=run.seeds.order)),
+        "train": TrainConfig(
+            model=run.model,
+            train=run.train,
+            optimizer=run.optimizer,
+            precision=run.precision,
+            fsdp=run.fsdp,
+            seeds=TrainSeeds(init=run.seeds.init, order=run.seeds.order),
+        ),
     }
     if isinstance(run.model, TinyModel):
         configs["pretrain"] = PretrainConfig(model=run.model)

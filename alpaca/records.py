@@ -94,9 +94,15 @@ def _decode(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(what=f"not JSON ({error.msg} at column {error.colno}): {line.strip()[:80]!r}",
-                        where=f"{path}:{number}", remedy="each line must be one JSON object") from error
+        raise UserError(
+            what=f"not JSON ({error.msg} at column {error.colno}): {line.strip()[:80]!r}",
+            where=f"{path}:{number}",
+            remedy="each line must be one JSON object",
+        ) from error
     if not isinstance(row, dict):
-        raise UserError(what=f"a JSON {type(row).__name__}, expected an object: {line.strip()[:80]!r}",
-                        where=f"{path}:{number}", remedy="each line must be one JSON object")
+        raise UserError(
+            what=f"a JSON {type(row).__name__}, expected an object: {line.strip()[:80]!r}",
+            where=f"{path}:{number}",
+            remedy="each line must be one JSON object",
+        )
     return row

@@ -65,8 +65,9 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
         raise ValueError(f"{successes} successes of {n}: expected 0 <= successes <= n and n >= 1")
     _check_level(level)
     bounds = stats.binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
-    return Interval(estimate=successes / n, low=float(bounds.low), high=float(bounds.high), n=n, method="Wilson",
-                    level=level)
+    return Interval(
+        estimate=successes / n, low=float(bounds.low), high=float(bounds.high), n=n, method="Wilson", level=level
+    )
 
 
 def bootstrap_mean(values: Sequence[float], seed: int, level: float = LEVEL) -> Interval:
@@ -105,8 +106,15 @@ def simultaneous_level(comparisons: int, level: float = LEVEL) -> float:
 def _bootstrap_bounds(values: Sequence[float], seed: int, level: float, method: str) -> tuple[float, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        result = stats.bootstrap((np.asarray(values, dtype=float),), np.mean, n_resamples=_RESAMPLES, method=method,
-                                 batch=_RESAMPLES_AT_A_TIME, confidence_level=level, rng=np.random.default_rng(seed))
+        result = stats.bootstrap(
+            (np.asarray(values, dtype=float),),
+            np.mean,
+            n_resamples=_RESAMPLES,
+            method=method,
+            batch=_RESAMPLES_AT_A_TIME,
+            confidence_level=level,
+            rng=np.random.default_rng(seed),
+        )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 

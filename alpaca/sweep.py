@@ -17,7 +17,7 @@ from alpaca import canonical, plan
 from alpaca.checks import nearest
 from alpaca.compose import Composer, parse
 from alpaca.config import Run
-from alpaca.errors import ConfigurationErrors, UserError
+from alpaca.errors import UserError
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 SEED_KEYS = ("seed", "seeds.data", "seeds.init", "seeds.order")
@@ -55,7 +55,9 @@ class Sweep:
     is_sweep: bool
 
 
-def expand(overrides: Sequence[str], *, multirun: bool, composer: Composer | None = None, folder: Path = SWEEPS) -> Sweep:
+def expand(
+    overrides: Sequence[str], *, multirun: bool, composer: Composer | None = None, folder: Path = SWEEPS
+) -> Sweep:
     """Every point of the command, typed and checked.
 
     Raises ConfigurationErrors with all problems of all points: grammar, unknown keys, groups and values, contradictions,
@@ -76,9 +78,17 @@ def expand(overrides: Sequence[str], *, multirun: bool, composer: Composer | Non
     promoted = _promoted(runs, covered, composer)
     _refuse_confounded(runs, covered, composer)
     composer.raise_problems()
-    return Sweep(name=_name(name, given, axes), question=question.question if name else "", metric=question.metric,
-                 controls=question.controls, factors=factors, points=points, runs=runs, promoted=promoted,
-                 is_sweep=bool(name) or len(runs) > 1)
+    return Sweep(
+        name=_name(name, _changes(given, runs[0]), axes),
+        question=question.question if name else "",
+        metric=question.metric,
+        controls=question.controls,
+        factors=factors,
+        points=points,
+        runs=runs,
+        promoted=promoted,
+        is_sweep=bool(name) or len(runs) > 1,
+    )
 
 
 def names(folder: Path = SWEEPS) -> list[str]:
@@ -92,7 +102,11 @@ def _question(parsed: list[Override], folder: Path, composer: Composer) -> tuple
         return None, Question(question="")
     name = str(chosen[-1])
     if name not in names(folder):
-        composer.problems.append(UserError(what=f"no question {name!r} in sweeps/", where=f"sweep={name}", remedy=nearest(name, names(folder))))
+        composer.problems.append(
+            UserError(
+                what=f"no question {name!r} in sweeps/", where=f"sweep={name}", remedy=nearest(name, names(folder))
+            )
+        )
         return None, Question(question="")
     try:
         return name, read_question(folder / f"{name}.yaml")
@@ -107,18 +121,28 @@ def read_question(path: Path) -> Question:
         merged = OmegaConf.merge(OmegaConf.structured(Question), OmegaConf.load(path))
         found = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, AttributeError, ValueError) as error:
-        raise UserError(what=str(error).splitlines()[0], where=str(path),
-                        remedy="known keys: question, metric, factors, seeds, fixed, controls") from error
+        raise UserError(
+            what=str(error).splitlines()[0],
+            where=str(path),
+            remedy="known keys: question, metric, factors, seeds, fixed, controls",
+        ) from error
     if not isinstance(found, Question) or not found.factors:
-        raise UserError(what="names no factor", where=str(path), remedy="for example  factors: {data.size: [250, 1000]}")
+        raise UserError(
+            what="names no factor", where=str(path), remedy="for example  factors: {data.size: [250, 1000]}"
+        )
     return found
 
 
 def _refuse_lists(given: list[Override], multirun: bool, composer: Composer) -> None:
     for item in given:
         if item.is_sweep_override() and not multirun:
-            composer.problems.append(UserError(what="has several values", where=item.input_line or "",
-                                               remedy="add -m to run one point for each of them"))
+            composer.problems.append(
+                UserError(
+                    what="has several values",
+                    where=item.input_line or "",
+                    remedy="add -m to run one point for each of them",
+                )
+            )
 
 
 def _axes(question: Question, given: list[Override]) -> dict[str, list[str]]:
@@ -149,7 +173,9 @@ def _parse_file(fixed: list[str], composer: Composer) -> list[Override]:
     return parsed
 
 
-def _runs(axes: dict[str, list[str]], shared: list[Override], composer: Composer) -> tuple[list[dict[str, Any]], list[Run]]:
+def _runs(
+    axes: dict[str, list[str]], shared: list[Override], composer: Composer
+) -> tuple[list[dict[str, Any]], list[Run]]:
     points, runs = [], []
     parser = OverridesParser.create()
     options = {key: [parser.parse_override(f"{key}={value}") for value in values] for key, values in axes.items()}
@@ -198,27 +224,56 @@ _ABSENT = object()
 
 def _promoted(runs: list[Run], covered: tuple[str, ...], composer: Composer) -> frozenset[str]:
     """Execution leaves that the factors vary: identity for this sweep. One that no stage reads cannot be a factor."""
-    varied = {path for path, mark in _differing(runs).items()
-              if mark == "execution" and _is_covered(path, covered) and path not in ("seed", "model.name")}
-    read = {plan.leaf_prefix(role) + leaf.path for run in runs[:1] for role, config in plan.stage_configs(run).items()
-            for leaf in canonical.leaves(config)}
+    varied = {
+        path
+        for path, mark in _differing(runs).items()
+        if mark == "execution" and _is_covered(path, covered) and path not in ("seed", "model.name")
+    }
+    read = {
+        plan.leaf_prefix(role) + leaf.path
+        for run in runs[:1]
+        for role, config in plan.stage_configs(run).items()
+        for leaf in canonical.leaves(config)
+    }
     unread = sorted(varied - read - {path for path in varied if path.startswith("model.")})
-    composer.problems += [UserError(what="no stage reads this key, so it cannot change a result", where=path,
-                                    remedy="take it out of the factors") for path in unread]
+    composer.problems += [
+        UserError(
+            what="no stage reads this key, so it cannot change a result",
+            where=path,
+            remedy="take it out of the factors",
+        )
+        for path in unread
+    ]
     return frozenset(varied & read)
 
 
 def _refuse_confounded(runs: list[Run], covered: tuple[str, ...], composer: Composer) -> None:
-    stray = sorted(path for path, mark in _differing(runs).items() if mark != "execution" and not _is_covered(path, covered))
+    stray = sorted(
+        path for path, mark in _differing(runs).items() if mark != "execution" and not _is_covered(path, covered)
+    )
     if stray:
-        composer.problems.append(UserError(
-            what="the points differ in more than their factors and seeds: " + ", ".join(stray), where="sweep",
-            remedy="give these the same value in every point (a choice such as model= brings its recipe along), or make them factors"))
+        composer.problems.append(
+            UserError(
+                what="the points differ in more than their factors and seeds: " + ", ".join(stray),
+                where="sweep",
+                remedy="give these the same value in every point (a choice such as model= brings its recipe along), or make them factors",
+            )
+        )
 
 
-def _name(question: str | None, given: list[Override], axes: dict[str, list[str]]) -> str:
+def _changes(given: list[Override], run: Run) -> list[str]:
+    """The overrides that can change a result: not where it lies, how it is tracked or how many stages run at once."""
+    marks = {leaf.path: leaf.mark for leaf in canonical.leaves(run)}
+
+    def is_execution(key: str) -> bool:
+        below = [mark for path, mark in marks.items() if path == key or path.startswith(f"{key}.")]
+        return key.startswith("hydra") or (bool(below) and set(below) == {"execution"} and key != "seed")
+
+    return sorted(item.input_line or "" for item in given if not is_execution(item.key_or_group))
+
+
+def _name(question: str | None, changed: list[str], axes: dict[str, list[str]]) -> str:
     """The folder's name: the question's, with a digest of what the command line changed about it."""
-    changed = sorted(item.input_line or "" for item in given if not item.key_or_group.startswith("hydra"))
     digest = canonical.key_of("sweep", 1, {"overrides": changed}, {})[:8]
     if question:
         return f"{question}-{digest}" if changed else question

@@ -29,8 +29,12 @@ def sweep(output: Path, quick: bool) -> float:
     """Runs the question; returns wall seconds."""
     fewer = ["data.size=250,1000", "seed=0", "-m"] if quick else []
     began = time.perf_counter()
-    subprocess.run([sys.executable, "launch.py", "sweep=data_size", *fewer, f"output_dir={output}", "tracker=none"],
-                   cwd=ROOT, stdout=sys.stderr, check=True)
+    subprocess.run(
+        [sys.executable, "launch.py", "sweep=data_size", *fewer, f"output_dir={output}", "tracker=none"],
+        cwd=ROOT,
+        stdout=sys.stderr,
+        check=True,
+    )
     return time.perf_counter() - began
 
 
@@ -64,9 +68,13 @@ def main() -> None:
         result: dict[str, Any] = {}
         for point in read(page)["config"]["points"]:
             metrics = read(output / point["stages"]["score:embedded"] / "metrics.json")
-            result.setdefault(f"exact_match_{point['factors']['data.size']}", []).append(round(metrics["exact_match"], 4))
+            result.setdefault(f"exact_match_{point['factors']['data.size']}", []).append(
+                round(metrics["exact_match"], 4)
+            )
         result["run_seconds"] = median(read(path)["seconds"] for path in (output / "train").glob("*/provenance.json"))
-        result["pretrain_seconds"] = median(read(path)["seconds"] for path in (output / "pretrain").glob("*/provenance.json"))
+        result["pretrain_seconds"] = median(
+            read(path)["seconds"] for path in (output / "pretrain").glob("*/provenance.json")
+        )
     result["wall_seconds"] = round(wall, 1)
     share = 2000 if quick else 20000
     result[f"kept_share_{share}"] = round(kept_share(share), 4)

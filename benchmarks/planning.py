@@ -26,15 +26,32 @@ import hydra
 def run(config): pass
 run()
 """
-SMALL = ["model.steps=2", "model.batch=4", "train.budget=2 steps", "train.global_batch=4", "train.micro_batch=4",
-         "data_gen.num_examples=20", "data.size=10", "eval.embedded.size=10", "tracker=none"]
-GRID = ["-m", "data.size=250,500,1000,2000,4000", "optimizer.lr=1e-3,2e-3,4e-3,8e-3", "seed=range(0,10)", "dry_run=true"]
+SMALL = [
+    "model.steps=2",
+    "model.batch=4",
+    "train.budget=2 steps",
+    "train.global_batch=4",
+    "train.micro_batch=4",
+    "data_gen.num_examples=20",
+    "data.size=10",
+    "eval.embedded.size=10",
+    "tracker=none",
+]
+GRID = [
+    "-m",
+    "data.size=250,500,1000,2000,4000",
+    "optimizer.lr=1e-3,2e-3,4e-3,8e-3",
+    "seed=range(0,10)",
+    "dry_run=true",
+]
 
 
 def seconds(command: list[str], folder: Path) -> float:
     """Wall time of one process; raises when it fails."""
     began = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "WANDB_MODE": "offline"}, check=False)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "WANDB_MODE": "offline"}, check=False
+    )
     took = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
@@ -48,7 +65,9 @@ def bare_application(folder: Path) -> Path:
     for group in groups:
         (folder / "conf" / group).mkdir()
         (folder / "conf" / group / "one.yaml").write_text("value: 1\n")
-    (folder / "conf" / "config.yaml").write_text("defaults:\n" + "".join(f"  - {group}: one\n" for group in groups) + "  - _self_\n")
+    (folder / "conf" / "config.yaml").write_text(
+        "defaults:\n" + "".join(f"  - {group}: one\n" for group in groups) + "  - _self_\n"
+    )
     (folder / "bare.py").write_text(BARE)
     return folder
 
@@ -74,10 +93,17 @@ def main() -> None:
         for turn in range(repeats):
             for key, (command, place) in commands.items():
                 times[key].append(seconds(command, place))
-            print(f"turn {turn + 1} of {repeats}: " + ", ".join(f"{key} {values[-1]:.2f}" for key, values in times.items()), file=sys.stderr)
+            print(
+                f"turn {turn + 1} of {repeats}: "
+                + ", ".join(f"{key} {values[-1]:.2f}" for key, values in times.items()),
+                file=sys.stderr,
+            )
     result = {key: round(median(values), 3) for key, values in times.items()}
     peer = result["hydra_help_seconds"]
-    result |= {"help_ratio": round(result["help_seconds"] / peer, 2), "plan_1_ratio": round(result["plan_1_seconds"] / peer, 2)}
+    result |= {
+        "help_ratio": round(result["help_seconds"] / peer, 2),
+        "plan_1_ratio": round(result["plan_1_seconds"] / peer, 2),
+    }
     print(json.dumps(result))
 
 

@@ -17,12 +17,16 @@ HERE = Path(__file__).resolve().parent
 
 def scripts() -> list[Path]:
     """Every benchmark; modules that start with an underscore are shared code."""
-    return sorted(path for path in HERE.glob("*.py") if path != Path(__file__).resolve() and not path.name.startswith("_"))
+    return sorted(
+        path for path in HERE.glob("*.py") if path != Path(__file__).resolve() and not path.name.startswith("_")
+    )
 
 
 def result_of(path: Path, arguments: list[str]) -> dict[str, object]:
     """The script's JSON object. Raises SystemExit with what is wrong."""
-    done = subprocess.run([sys.executable, str(path), *arguments], cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(path), *arguments], cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=False
+    )
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         raise SystemExit(f"{path.name} ended with status {done.returncode} and {len(lines)} lines on stdout")

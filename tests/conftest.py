@@ -27,8 +27,9 @@ def launch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`launch("data.size=500")` runs launch.py in a process of its own, results in tmp_path/outputs, no tracker."""
 
     def run(*arguments: str, check: bool = True, timeout: float = 280) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(command(tmp_path, arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout,
-                              env=environment())
+        done = subprocess.run(
+            command(tmp_path, arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment()
+        )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

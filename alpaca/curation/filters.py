@@ -123,7 +123,7 @@ def count_drops(tasks: Iterable[TaskText], filters: Sequence[Filter] = RELEASED)
 
 
 def normalise_no_input(input: str) -> str:
-    """"" for an input that only says that there is none, otherwise the input unchanged.
+    """ "" for an input that only says that there is none, otherwise the input unchanged.
 
     Matched as the whole field, in any case, without surrounding punctuation and brackets: "no input" or "noinput"
     (alone or with required, needed, necessary, provided, given), "none" and "n/a". The released file has 671 such

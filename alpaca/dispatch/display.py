@@ -29,14 +29,24 @@ def console() -> Console:
 def plan_table(session: Session) -> Table:
     """Stage, folder with key, state, number of runs that share it, cost; summed by stage when the plan is long."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, side in (("stage", "left"), ("folder", "left"), ("state", "left"), ("runs", "right"), ("what it will cost", "left")):
+    for name, side in (
+        ("stage", "left"),
+        ("folder", "left"),
+        ("state", "left"),
+        ("runs", "right"),
+        ("what it will cost", "left"),
+    ):
         table.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
-    rows = [(node.stage, session.label(key).partition("/")[2], state(session.folders[key]), _shared(session, key), key)
-            for key, node in session.plan.nodes.items()]
+    rows = [
+        (node.stage, session.label(key).partition("/")[2], state(session.folders[key]), _shared(session, key), key)
+        for key, node in session.plan.nodes.items()
+    ]
     for stage, folder, status, shared, key in rows if len(rows) <= MOST_ROWS else []:
         done = status == "cached"
         text = "nothing" if done else forecast.cost(session.plan.nodes[key], session.plan, session.output)
-        table.add_row(stage, folder, f"[green]{status}[/]" if done else f"[yellow]{status}[/]", str(shared), escape(text))
+        table.add_row(
+            stage, folder, f"[green]{status}[/]" if done else f"[yellow]{status}[/]", str(shared), escape(text)
+        )
     if len(rows) > MOST_ROWS:
         _summed(table, rows)
     return table
@@ -61,8 +71,14 @@ class Display:
         self._bars: dict[str, tuple[TaskID, Path]] = {}
         self._refreshed = 0.0
         self._progress = Progress(
-            TextColumn("{task.fields[label]}"), BarColumn(bar_width=30), TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(), TextColumn("{task.fields[text]}"), console=out, transient=True, disable=not out.is_terminal,
+            TextColumn("{task.fields[label]}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=out,
+            transient=True,
+            disable=not out.is_terminal,
         )
 
     def __enter__(self) -> Display:
@@ -108,7 +124,9 @@ class Display:
         self._progress.remove_task(bar)
 
     def _line(self, text: str) -> None:
-        self._out.print(f"[{self._count:>{len(str(self._total))}}/{self._total}] ".replace("[", r"\[") + text, soft_wrap=True)
+        self._out.print(
+            f"[{self._count:>{len(str(self._total))}}/{self._total}] ".replace("[", r"\[") + text, soft_wrap=True
+        )
 
 
 def _progress_of(folder: Path) -> dict[str, Any] | None:

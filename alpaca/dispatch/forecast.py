@@ -10,7 +10,14 @@ from typing import Any
 
 from alpaca.artifacts import is_finished, read_json
 from alpaca.config import (
-    AlpacaDataGen, CurateConfig, PretrainConfig, ReleasedDataGen, RespondConfig, SampleConfig, TinyModel, TrainConfig,
+    AlpacaDataGen,
+    CurateConfig,
+    PretrainConfig,
+    ReleasedDataGen,
+    RespondConfig,
+    SampleConfig,
+    TinyModel,
+    TrainConfig,
 )
 from alpaca.plan import Node, Plan
 from alpaca.runtime.budget import Budget
@@ -96,7 +103,11 @@ def _respond(node: Node, plan: Plan) -> str:
 
 
 _DESCRIBE: dict[str, Callable[[Node, Plan], str]] = {
-    "sample": _sample, "curate": _curate, "pretrain": _pretrain, "train": _train, "respond": _respond,
+    "sample": _sample,
+    "curate": _curate,
+    "pretrain": _pretrain,
+    "train": _train,
+    "respond": _respond,
 }
 
 

@@ -39,8 +39,10 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
 def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
     out.print(display.plan_table(session))
     states = [prepare.state(folder) for folder in session.folders.values()]
-    out.print(f"{len(sweep.runs)} run(s), {len(states)} stages: {states.count(prepare.CACHED)} cached, "
-              f"{len(states) - states.count(prepare.CACHED)} to run; nothing was started")
+    out.print(
+        f"{len(sweep.runs)} run(s), {len(states)} stages: {states.count(prepare.CACHED)} cached, "
+        f"{len(states) - states.count(prepare.CACHED)} to run; nothing was started"
+    )
     for text in notes(sweep):
         out.print(f"note: {text}", markup=False)
     warnings = {problem.text() for run in sweep.runs for problem in checks.machine_lacks(run)}
@@ -54,21 +56,39 @@ def _run_stages(session: Session, out: Console) -> local.Outcome:
     cached = len(session.folders) - len(missing)
     if cached:
         out.print(f"{cached} of {len(session.folders)} stages found finished" + ("" if missing else "; nothing to do"))
-    tasks = [local.Task(key=key, label=session.label(key), folder=session.folders[key],
-                        parents=set(session.plan.nodes[key].parents.values()) & set(missing)) for key in missing]
+    tasks = [
+        local.Task(
+            key=key,
+            label=session.label(key),
+            folder=session.folders[key],
+            parents=set(session.plan.nodes[key].parents.values()) & set(missing),
+        )
+        for key in missing
+    ]
     with display.Display(out, len(tasks)) as shown:
         return local.run(tasks, session.run.cluster, shown)
 
 
-def _report(sweep: Sweep, session: Session, outcome: local.Outcome, overrides: Sequence[str], out: Console) -> tuple[Path, bool]:
+def _report(
+    sweep: Sweep, session: Session, outcome: local.Outcome, overrides: Sequence[str], out: Console
+) -> tuple[Path, bool]:
     """The page, made anew when anything it shows changed; True when it stands."""
     labels = {key: session.label(key) for key in session.folders}
     done = {labels[key]: key for key, folder in session.folders.items() if artifacts.is_finished(folder)}
-    points = [plan.point(roles, labels, factors, run)
-              for roles, factors, run in zip(session.plan.runs, sweep.points, sweep.runs, strict=True)]
-    config = ReportConfig(title=sweep.name if sweep.is_sweep else points[0].name, question=sweep.question,
-                          command=command(overrides, sweep.is_sweep), metric=sweep.metric, factors=sweep.factors,
-                          controls=sweep.controls, notes=notes(sweep), points=points)
+    points = [
+        plan.point(roles, labels, factors, run)
+        for roles, factors, run in zip(session.plan.runs, sweep.points, sweep.runs, strict=True)
+    ]
+    config = ReportConfig(
+        title=sweep.name if sweep.is_sweep else points[0].name,
+        question=sweep.question,
+        command=command(overrides, sweep.is_sweep),
+        metric=sweep.metric,
+        factors=sweep.factors,
+        controls=sweep.controls,
+        notes=notes(sweep),
+        points=points,
+    )
     node = plan.report_node(config, done, sweep.name)
     folder = _page_folder(sweep, session)
     if _is_current(folder, node.key):
@@ -98,26 +118,34 @@ def _is_current(folder: Path, key: str) -> bool:
 
 def command(overrides: Sequence[str], is_sweep: bool) -> str:
     """The command that makes the page again."""
-    flag = ["-m"] if is_sweep and "-m" in sys.argv or "--multirun" in sys.argv else []
+    flag = ["-m"] if (is_sweep and "-m" in sys.argv) or "--multirun" in sys.argv else []
     return shlex.join(["python", "launch.py", *flag, *overrides])
 
 
 def notes(sweep: Sweep) -> list[str]:
     """What the choices brought along, for the plan and the page."""
     run = sweep.runs[0]
-    chosen = (f"{run.model.name}: {run.train.budget}, global batch {run.train.global_batch}, {run.optimizer.kind} at "
-              f"{run.optimizer.lr:g} ({run.optimizer.schedule}), precision {run.precision.compute}, "
-              f"data from {run.data_gen.kind}, maximum length {run.train.max_length}")
+    chosen = (
+        f"{run.model.name}: {run.train.budget}, global batch {run.train.global_batch}, {run.optimizer.kind} at "
+        f"{run.optimizer.lr:g} ({run.optimizer.schedule}), precision {run.precision.compute}, "
+        f"data from {run.data_gen.kind}, maximum length {run.train.max_length}"
+    )
     found = [f"settings of the first point: {chosen}" if sweep.is_sweep else f"settings: {chosen}"]
     if sweep.promoted:
-        found.append("execution settings made factors of this sweep, and so part of its keys: " + ", ".join(sorted(sweep.promoted)))
+        found.append(
+            "execution settings made factors of this sweep, and so part of its keys: "
+            + ", ".join(sorted(sweep.promoted))
+        )
     return found
 
 
 def _conclude(outcome: local.Outcome, page: Path, made: bool, out: Console) -> int:
     if outcome.failed or outcome.skipped:
-        out.print(f"{len(outcome.failed)} stage(s) failed, {len(outcome.skipped)} skipped; "
-                  "the same command tries them again and keeps what is done", markup=False)
+        out.print(
+            f"{len(outcome.failed)} stage(s) failed, {len(outcome.skipped)} skipped; "
+            "the same command tries them again and keeps what is done",
+            markup=False,
+        )
     shown = page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page
     if made:
         out.print(f"report: {shown}", markup=False, soft_wrap=True)

@@ -82,8 +82,13 @@ def _start(task: Task, cluster: Cluster) -> _Running:
     code = task.folder.parents[1] / settings["code"]
     log = (task.folder / "log.txt").open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "alpaca.jobs", str(task.folder)], cwd=code, env=environment(code, cluster.threads),
-        stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+        [sys.executable, "-m", "alpaca.jobs", str(task.folder)],
+        cwd=code,
+        env=environment(code, cluster.threads),
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
     )
     return _Running(task=task, since=time.monotonic(), status=process.poll, process=process, log=log)
 
@@ -98,9 +103,17 @@ def _in_process(task: Task, cluster: Cluster) -> _Running:
 def environment(code: Path, threads: int) -> dict[str, str]:
     """Of a worker: the frozen code first on the path, its share of the cores, no telemetry of libraries."""
     count = str(threads)
-    return {**os.environ, "PYTHONPATH": str(code), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1",
-            "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "TOKENIZERS_PARALLELISM": "false",
-            "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(code),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+    }
 
 
 def _ready(waiting: dict[str, Task], outcome: Outcome) -> list[Task]:
@@ -141,7 +154,7 @@ def _error(item: _Running) -> str:
     path = item.task.folder / "log.txt"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     starts = [index for index, line in enumerate(lines) if line.startswith("error: ")]
-    told = lines[starts[-1]:] if starts else lines[-12:]
+    told = lines[starts[-1] :] if starts else lines[-12:]
     return "\n".join(told).removeprefix("error: ") or f"ended with status {item.status()} and said nothing"
 
 

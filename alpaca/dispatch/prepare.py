@@ -64,8 +64,10 @@ def verify_cached(session: Session) -> None:
             except ArtifactError as error:
                 problems.append(f"{error.where}: {error.what}")
     if problems:
-        raise ArtifactError(what="; ".join(problems),
-                            remedy="restore what was changed, or delete these folders and run the same command again")
+        raise ArtifactError(
+            what="; ".join(problems),
+            remedy="restore what was changed, or delete these folders and run the same command again",
+        )
 
 
 def freeze(session: Session, node: Node, folder: Path, parents: dict[str, str]) -> None:
@@ -74,8 +76,12 @@ def freeze(session: Session, node: Node, folder: Path, parents: dict[str, str]) 
         session.output.mkdir(parents=True, exist_ok=True)
         session.code = provenance.snapshot(session.output)
         session.git = _record_git(session.code)
-    extra = {"code": session.code.relative_to(session.output).as_posix(), "git": session.git, "argv": sys.argv,
-             "tracking": _tracking(session, node)}
+    extra = {
+        "code": session.code.relative_to(session.output).as_posix(),
+        "git": session.git,
+        "argv": sys.argv,
+        "tracking": _tracking(session, node),
+    }
     artifacts.freeze(folder, frozen.freeze_node(node, parents, extra))
 
 
@@ -83,7 +89,12 @@ def freeze_stages(session: Session) -> None:
     """Freezes every stage that is not finished, before any of them starts."""
     for key, node in session.plan.nodes.items():
         if not artifacts.is_finished(session.folders[key]):
-            freeze(session, node, session.folders[key], {role: session.label(parent) for role, parent in node.parents.items()})
+            freeze(
+                session,
+                node,
+                session.folders[key],
+                {role: session.label(parent) for role, parent in node.parents.items()},
+            )
 
 
 def _record_git(code: Path) -> dict[str, Any]:
@@ -97,6 +108,14 @@ def _record_git(code: Path) -> dict[str, Any]:
 
 def _tracking(session: Session, node: Node) -> dict[str, Any]:
     tracker = session.run.tracker
-    return {"kind": tracker.kind, "project": tracker.project, "entity": tracker.entity,
-            "group": tracker.group or session.group, "job_type": node.stage, "id": f"{node.stage}-{node.key[:16]}",
-            "name": node.label, "tags": [node.stage, node.slug], "config": node.identity}
+    return {
+        "kind": tracker.kind,
+        "project": tracker.project,
+        "entity": tracker.entity,
+        "group": tracker.group or session.group,
+        "job_type": node.stage,
+        "id": f"{node.stage}-{node.key[:16]}",
+        "name": node.label,
+        "tags": [node.stage, node.slug],
+        "config": node.identity,
+    }

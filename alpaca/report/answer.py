@@ -36,11 +36,17 @@ def method(results: Results) -> str:
     few = [level for level in levels if level not in over_seeds and level not in agreed]
     parts = [
         "95 % intervals of the mean over seeds (Student t): they cover what changes from seed to seed, not the choice "
-        "of items." if over_seeds else "",
+        "of items."
+        if over_seeds
+        else "",
         f"Where all seeds agree exactly ({_names(agreed)}) the 95 % interval is over items "
-        f"({_item_method(agreed, results)})." if agreed else "",
+        f"({_item_method(agreed, results)})."
+        if agreed
+        else "",
         f"{_whose(few, levels)}95 % intervals over items ({_item_method(few, results)}); with fewer than {SEEDS_FOR_T} "
-        f"seeds the variation between seeds is not covered." if few else "",
+        f"seeds the variation between seeds is not covered."
+        if few
+        else "",
     ]
     return " ".join(part for part in parts if part)
 
@@ -86,8 +92,10 @@ def _extreme_between(results: Results) -> str:
 
 def _listing(results: Results) -> str:
     ordered = sorted(results.measured, key=lambda level: -level.intervals[results.main].estimate)
-    named = [f"{wording.full(level.intervals[results.main])} with {wording.factors_in_words(level.factors)}"
-             for level in ordered]
+    named = [
+        f"{wording.full(level.intervals[results.main])} with {wording.factors_in_words(level.factors)}"
+        for level in ordered
+    ]
     if len(named) <= _MOST_LISTED:
         return f" is {wording.listing(named)}{_doubt(results.differences)}"
     return f" is highest at {named[0]}, and lowest at {named[-1]}, of {len(named)} levels"
@@ -127,8 +135,10 @@ def _unfinished(results: Results) -> list[str]:
     if not torn:
         return []
     named = "; ".join(f"{outcome.label} (no {outcome.missing[0].name})" for outcome in torn)
-    return [f"{len(torn)} of {wording.plural(len(results.outcomes), 'run')} did not finish: {named}. "
-            "Everything below is made from the others and from the stages that did."]
+    return [
+        f"{len(torn)} of {wording.plural(len(results.outcomes), 'run')} did not finish: {named}. "
+        "Everything below is made from the others and from the stages that did."
+    ]
 
 
 def _meaningless(results: Results) -> list[str]:
@@ -137,14 +147,18 @@ def _meaningless(results: Results) -> list[str]:
         train = outcome.folders.get("train")
         if train is not None and train.setting("model", "kind") == "tiny":
             sets |= dict.fromkeys(_foreign_sets(outcome.folders))
-    return [f"The tiny model's scores on {name} mean nothing: it was built for the embedded tasks only and has never "
-            "seen ordinary English. They show that the pipeline works." for name in sets]
+    return [
+        f"The tiny model's scores on {name} mean nothing: it was built for the embedded tasks only and has never "
+        "seen ordinary English. They show that the pipeline works."
+        for name in sets
+    ]
 
 
 def _foreign_sets(folders: dict[str, Folder]) -> list[str]:
     """Names of the evaluations whose items are not the embedded ones."""
-    sets = {role.partition(":")[2]: folder.setting("set") for role, folder in folders.items()
-            if role.startswith("respond:")}
+    sets = {
+        role.partition(":")[2]: folder.setting("set") for role, folder in folders.items() if role.startswith("respond:")
+    }
     return [name for name, kind in sets.items() if kind not in (None, "embedded")]
 
 

@@ -56,8 +56,10 @@ def data_cards(outcomes: list[Outcome]) -> list[DataCard]:
         folder = outcome.folders.get("curate")
         if folder is not None and folder.document("card.json"):
             groups.setdefault(_way(outcome, folder), {}).setdefault(folder.name, []).append(outcome)
-    return [_card(number, list(group.values()), f"Pool {number}: {_title(list(group.values()), outcomes)}")
-            for number, group in enumerate(groups.values(), 1)]
+    return [
+        _card(number, list(group.values()), f"Pool {number}: {_title(list(group.values()), outcomes)}")
+        for number, group in enumerate(groups.values(), 1)
+    ]
 
 
 def _title(subsets: list[list[Outcome]], outcomes: list[Outcome]) -> str:
@@ -82,19 +84,29 @@ def _card(number: int, subsets: list[list[Outcome]], title: str) -> DataCard:
     card = outcome.folders["curate"].document("card.json")
     pool = int(card.get("pool", 0))
     return DataCard(
-        title=title, facts=_facts(card), warning=_warning(outcome, card), pool=pool,
+        title=title,
+        facts=_facts(card),
+        warning=_warning(outcome, card),
+        pool=pool,
         steps=_steps(card, pool, several=len(subsets) > 1),
-        subsets=[_subset(group) for group in subsets], figure=_lengths_figure(card, number), lengths=_length_rows(card),
-        families=list((card.get("families") or {}).items()), examples=card.get("examples") or [],
+        subsets=[_subset(group) for group in subsets],
+        figure=_lengths_figure(card, number),
+        lengths=_length_rows(card),
+        families=list((card.get("families") or {}).items()),
+        examples=card.get("examples") or [],
     )
 
 
 def _facts(card: dict[str, Any]) -> list[tuple[str, str]]:
     repairs = {name: number for name, number in (card.get("repairs") or {}).items() if number}
     defects = {name: number for name, number in (card.get("defects") or {}).items() if number}
-    facts = [("Source", str(card.get("source") or "")), ("Teacher", str(card.get("teacher") or "")),
-             ("Candidates", wording.count(card.get("pool", 0))),
-             ("Defects in the source", _counted(defects)), ("Repaired", _counted(repairs))]
+    facts = [
+        ("Source", str(card.get("source") or "")),
+        ("Teacher", str(card.get("teacher") or "")),
+        ("Candidates", wording.count(card.get("pool", 0))),
+        ("Defects in the source", _counted(defects)),
+        ("Repaired", _counted(repairs)),
+    ]
     return [(name, text) for name, text in facts if text]
 
 
@@ -106,16 +118,25 @@ def _warning(outcome: Outcome, card: dict[str, Any]) -> str:
     sample = outcome.folders.get("sample")
     kind = sample.setting("teacher", "kind") if sample is not None else None
     if kind == "programmatic" or "programmatic" in str(card.get("teacher") or ""):
-        return ("The teacher is a program that computes its answers: these examples test the pipeline and carry no "
-                "knowledge of language.")
+        return (
+            "The teacher is a program that computes its answers: these examples test the pipeline and carry no "
+            "knowledge of language."
+        )
     return ""
 
 
 def _steps(card: dict[str, Any], pool: int, *, several: bool) -> list[Step]:
     """The filters in order; the selection of a size only where there is just one size."""
     rows = [row for row in card.get("steps") or [] if not (several and row["name"] == "selection")]
-    return [Step(name=str(row["name"]).replace("_", " "), dropped=row["dropped"], kept=row["kept"],
-                 share=100 * row["kept"] / pool if pool else 0.0) for row in rows]
+    return [
+        Step(
+            name=str(row["name"]).replace("_", " "),
+            dropped=row["dropped"],
+            kept=row["kept"],
+            share=100 * row["kept"] / pool if pool else 0.0,
+        )
+        for row in rows
+    ]
 
 
 def _subset(group: list[Outcome]) -> Subset:
@@ -124,8 +145,9 @@ def _subset(group: list[Outcome]) -> Subset:
     runs = list(dict.fromkeys(outcome.label for outcome in group))
     shown = runs if len(runs) <= 3 else [*runs[:2], f"{len(runs) - 2} more"]
     size = int(card.get("size", 0))
-    return Subset(runs="; ".join(shown), folder=folder, size=size,
-                  with_input=wording.percent(card.get("with_input", 0), size))
+    return Subset(
+        runs="; ".join(shown), folder=folder, size=size, with_input=wording.percent(card.get("with_input", 0), size)
+    )
 
 
 def _lengths_figure(card: dict[str, Any], number: int) -> Markup | None:
@@ -134,11 +156,14 @@ def _lengths_figure(card: dict[str, Any], number: int) -> Markup | None:
     if not histograms:
         return None
     alt = "Histograms of words: " + "; ".join(
-        f"{field} mean {words[field]['mean']:.1f}, longest {words[field]['max']}" for field in histograms)
+        f"{field} mean {words[field]['mean']:.1f}, longest {words[field]['max']}" for field in histograms
+    )
     return figures.lengths(histograms, figures.Words(x="words", y="examples", alt=alt, name=f"lengths{number}"))
 
 
 def _length_rows(card: dict[str, Any]) -> list[tuple[str, list[str]]]:
     """Field and its mean, median, 99th percentile and maximum."""
-    return [(field, [f"{numbers['mean']:.1f}", *(f"{numbers[key]:,.0f}" for key in ("median", "p99", "max"))])
-            for field, numbers in (card.get("words") or {}).items()]
+    return [
+        (field, [f"{numbers['mean']:.1f}", *(f"{numbers[key]:,.0f}" for key in ("median", "p99", "max"))])
+        for field, numbers in (card.get("words") or {}).items()
+    ]

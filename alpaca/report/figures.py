@@ -101,8 +101,15 @@ def bars(marks: Sequence[Mark], words: Words) -> Markup:
         axes = figure.subplots()
         rows, means = list(range(len(marks))), [mark.interval.estimate for mark in marks]
         axes.barh(rows, means, height=0.62, color=BAR)
-        axes.errorbar(means, rows, xerr=_arms([mark.interval for mark in marks]),
-                      fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
+        axes.errorbar(
+            means,
+            rows,
+            xerr=_arms([mark.interval for mark in marks]),
+            fmt="none",
+            ecolor=INK,
+            elinewidth=1.2,
+            capsize=3,
+        )
         axes.set_yticks(rows, [mark.label for mark in marks])
         axes.set_ylim(len(marks) - 0.4, -0.6)
         axes.set_xlim(0, max(1.0, *(mark.interval.high for mark in marks)) * 1.01)
@@ -157,30 +164,79 @@ def _draw_series(axes: Axes, series: Series, index: int, aside: float) -> None:
     xs = [mark.x for mark in series.marks]
     means = [mark.interval.estimate for mark in series.marks]
     place = _moved(axes, aside, 0)
-    axes.errorbar(xs, means, yerr=_arms([mark.interval for mark in series.marks]), color=colour, marker=marker,
-                  linestyle=_LINES[index // len(COLOURS) % len(_LINES)], elinewidth=1.2, capsize=4, transform=place,
-                  markeredgecolor=PAPER, markeredgewidth=1, zorder=3)
+    axes.errorbar(
+        xs,
+        means,
+        yerr=_arms([mark.interval for mark in series.marks]),
+        color=colour,
+        marker=marker,
+        linestyle=_LINES[index // len(COLOURS) % len(_LINES)],
+        elinewidth=1.2,
+        capsize=4,
+        transform=place,
+        markeredgecolor=PAPER,
+        markeredgewidth=1,
+        zorder=3,
+    )
     for mark in series.marks:
         for seed, room in zip(mark.seeds, _beside(len(mark.seeds)), strict=True):
-            axes.plot([mark.x], [seed], marker=marker, linestyle="none", markersize=5, markerfacecolor=PAPER,
-                      markeredgecolor=colour, transform=_moved(axes, aside + room, 0), zorder=4, clip_on=False)
+            axes.plot(
+                [mark.x],
+                [seed],
+                marker=marker,
+                linestyle="none",
+                markersize=5,
+                markerfacecolor=PAPER,
+                markeredgecolor=colour,
+                transform=_moved(axes, aside + room, 0),
+                zorder=4,
+                clip_on=False,
+            )
 
 
 def _draw_dot(axes: Axes, row: int, mark: Mark) -> None:
     colour = COLOURS[0]
-    axes.errorbar([mark.interval.estimate], [row], xerr=_arms([mark.interval]), color=colour, marker="o",
-                  elinewidth=1.4, capsize=4, markeredgecolor=PAPER, markeredgewidth=1, markersize=8, zorder=3)
+    axes.errorbar(
+        [mark.interval.estimate],
+        [row],
+        xerr=_arms([mark.interval]),
+        color=colour,
+        marker="o",
+        elinewidth=1.4,
+        capsize=4,
+        markeredgecolor=PAPER,
+        markeredgewidth=1,
+        markersize=8,
+        zorder=3,
+    )
     for seed, room in zip(mark.seeds, _beside(len(mark.seeds)), strict=True):
-        axes.plot([seed], [row], marker="o", linestyle="none", markersize=5, markerfacecolor=PAPER,
-                  markeredgecolor=colour, transform=_moved(axes, 0, -room), zorder=4)
+        axes.plot(
+            [seed],
+            [row],
+            marker="o",
+            linestyle="none",
+            markersize=5,
+            markerfacecolor=PAPER,
+            markeredgecolor=colour,
+            transform=_moved(axes, 0, -room),
+            zorder=4,
+        )
 
 
 def _draw_losses(axes: Axes, one: Losses, index: int) -> None:
     steps, losses = _thinned(one.steps, one.losses)
     marker = MARKERS[index % len(MARKERS)]
-    axes.plot(steps, losses, color=COLOURS[index % len(COLOURS)], marker=marker, markersize=4.5, linewidth=1.2,
-              linestyle=_LINES[index // len(COLOURS) % len(_LINES)], markeredgewidth=0,
-              markevery=(index % 7, max(1, len(steps) // 6)))
+    axes.plot(
+        steps,
+        losses,
+        color=COLOURS[index % len(COLOURS)],
+        marker=marker,
+        markersize=4.5,
+        linewidth=1.2,
+        linestyle=_LINES[index // len(COLOURS) % len(_LINES)],
+        markeredgewidth=0,
+        markevery=(index % 7, max(1, len(steps) // 6)),
+    )
 
 
 def _moved(axes: Axes, right: float, down: float) -> Transform:
@@ -215,7 +271,7 @@ def _scale_x(axes: Axes, ticks: Sequence[tuple[float, str]], form: Form) -> None
     else:
         axes.margins(x=0.08)
     every = -(-len(ticks) // (6 if form.name == "narrow" else 12))
-    shown = ticks[:: -every][::-1]
+    shown = ticks[::-every][::-1]
     axes.set_xticks([place for place, _ in shown], [label for _, label in shown])
 
 
@@ -233,13 +289,25 @@ def _legend(figure: Figure, form: Form, labels: Sequence[str]) -> None:
     handles = [_handle(index) for index in range(len(labels))]
     room = form.width - 20
     widest = max(len(label) for label in labels) * form.text * 0.62 + 44
-    figure.legend(handles, labels, loc="outside upper left", ncols=max(1, min(len(labels), int(room // widest))),
-                  handlelength=2.0, columnspacing=1.4)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=max(1, min(len(labels), int(room // widest))),
+        handlelength=2.0,
+        columnspacing=1.4,
+    )
 
 
 def _handle(index: int) -> Line2D:
-    return Line2D([], [], color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], markersize=6,
-                  linestyle=_LINES[index // len(COLOURS) % len(_LINES)])
+    return Line2D(
+        [],
+        [],
+        color=COLOURS[index % len(COLOURS)],
+        marker=MARKERS[index % len(MARKERS)],
+        markersize=6,
+        linestyle=_LINES[index // len(COLOURS) % len(_LINES)],
+    )
 
 
 def _broken(label: str, form: Form) -> str:
@@ -252,8 +320,10 @@ def _thinned(steps: list[int], losses: list[float]) -> tuple[list[float], list[f
     parts = min(len(steps), LOSS_POINTS)
     if parts == 0:
         return [], []
-    return ([float(part.mean()) for part in np.array_split(np.array(steps, dtype=float), parts)],
-            [float(part.mean()) for part in np.array_split(np.array(losses, dtype=float), parts)])
+    return (
+        [float(part.mean()) for part in np.array_split(np.array(steps, dtype=float), parts)],
+        [float(part.mean()) for part in np.array_split(np.array(losses, dtype=float), parts)],
+    )
 
 
 def _edges(bins: list[list[float]]) -> tuple[list[float], list[float]]:

@@ -38,8 +38,11 @@ class Folder:
         try:
             content = json.loads((self.path / file).read_text(encoding="utf-8"))
         except ValueError as error:
-            raise UserError(what=f"not JSON ({error})", where=str(self.path / file),
-                            remedy="the folder was changed after it was finished; remove it and run again") from error
+            raise UserError(
+                what=f"not JSON ({error})",
+                where=str(self.path / file),
+                remedy="the folder was changed after it was finished; remove it and run again",
+            ) from error
         return content if isinstance(content, dict) else {}
 
     def rows(self, file: str) -> list[dict[str, Any]]:

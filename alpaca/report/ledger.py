@@ -54,9 +54,11 @@ def keep(folders: list[Folder]) -> Ledger:
     stages = list(dict.fromkeys(folder.stage for folder in there))
     records = [folder.document("provenance.json") for folder in there]
     return Ledger(
-        entries=entries, total=_sum("total", entries),
-        by_stage=[_sum(stage, [one for one in entries if one.folder and one.folder.stage == stage])
-                  for stage in stages],
+        entries=entries,
+        total=_sum("total", entries),
+        by_stage=[
+            _sum(stage, [one for one in entries if one.folder and one.folder.stage == stage]) for stage in stages
+        ],
         started=min((str(record["started"]) for record in records if record.get("started")), default=""),
         ended=max((str(record["ended"]) for record in records if record.get("ended")), default=""),
         code=_origins([code_of(record) for record in records]),
@@ -68,9 +70,15 @@ def keep(folders: list[Folder]) -> Ledger:
 def _entry(folder: Folder) -> Entry:
     record = folder.document("provenance.json")
     cost = record.get("cost") or {}
-    return Entry(label=folder.name, folder=folder, folders=1, seconds=record.get("seconds"),
-                 tokens=_tokens(folder, cost), usd=cost.get("usd"),
-                 key=str(folder.document("stage.json").get("key") or ""))
+    return Entry(
+        label=folder.name,
+        folder=folder,
+        folders=1,
+        seconds=record.get("seconds"),
+        tokens=_tokens(folder, cost),
+        usd=cost.get("usd"),
+        key=str(folder.document("stage.json").get("key") or ""),
+    )
 
 
 def _tokens(folder: Folder, cost: dict[str, Any]) -> float | None:
@@ -80,8 +88,14 @@ def _tokens(folder: Folder, cost: dict[str, Any]) -> float | None:
 
 
 def _sum(label: str, entries: list[Entry]) -> Entry:
-    return Entry(label=label, folder=None, folders=len(entries), seconds=_added([one.seconds for one in entries]),
-                 tokens=_added([one.tokens for one in entries]), usd=_added([one.usd for one in entries]))
+    return Entry(
+        label=label,
+        folder=None,
+        folders=len(entries),
+        seconds=_added([one.seconds for one in entries]),
+        tokens=_added([one.tokens for one in entries]),
+        usd=_added([one.usd for one in entries]),
+    )
 
 
 def _added(numbers: Sequence[float | None]) -> float | None:
@@ -107,5 +121,7 @@ def code_of(record: dict[str, Any]) -> str:
 
 
 def _pairs(record: dict[str, Any], between: str) -> str:
-    return ", ".join(f"{name.replace('_', ' ')}{between}{part if isinstance(part, str) else json.dumps(part)}"
-                     for name, part in record.items())
+    return ", ".join(
+        f"{name.replace('_', ' ')}{between}{part if isinstance(part, str) else json.dumps(part)}"
+        for name, part in record.items()
+    )

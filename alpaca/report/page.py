@@ -58,15 +58,30 @@ def write_report(config: ReportConfig, context: Context) -> None:
 def render(config: ReportConfig, results: Results, library: Library) -> str:
     """The page's HTML; every text of a run is escaped by the template."""
     folders = library.of_points(config.points)
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     return environment.get_template("page.html").render(
-        config=config, results=results, folders=folders, wording=wording,
-        sentence=answer.sentence(results), method=answer.method(results),
-        difference_method=answer.difference_method(results), caveats=answer.caveats(results, folders),
-        main=_main_drawing(results), samples=choose(results), trainings=_trainings(results.outcomes),
-        losses=_loss_drawing(results), pretraining=_pretraining_drawing(folders), cards=data_cards(results.outcomes),
-        ledger=ledger.keep(folders), cut=_cut_responses(results.outcomes),
+        config=config,
+        results=results,
+        folders=folders,
+        wording=wording,
+        sentence=answer.sentence(results),
+        method=answer.method(results),
+        difference_method=answer.difference_method(results),
+        caveats=answer.caveats(results, folders),
+        main=_main_drawing(results),
+        samples=choose(results),
+        trainings=_trainings(results.outcomes),
+        losses=_loss_drawing(results),
+        pretraining=_pretraining_drawing(folders),
+        cards=data_cards(results.outcomes),
+        ledger=ledger.keep(folders),
+        cut=_cut_responses(results.outcomes),
     )
 
 
@@ -97,8 +112,9 @@ def _family_drawing(results: Results, metric: str) -> Drawing:
     families = family_intervals(first.scores[results.main])
     if not families:
         return Drawing(svg=None, caption="")
-    marks = [Mark(x=0.0, label=f"{name} ({interval.n})", interval=interval, seeds=[])
-             for name, interval in families.items()]
+    marks = [
+        Mark(x=0.0, label=f"{name} ({interval.n})", interval=interval, seeds=[]) for name, interval in families.items()
+    ]
     alt = f"{metric} by family: " + "; ".join(f"{name} {wording.full(one)}" for name, one in families.items())
     of_seed = f" (seed {first.seed})" if others else ""
     caption = f"By family of tasks{of_seed}, with the number of items; lines are 95 % intervals over items."
@@ -116,13 +132,19 @@ def _series(results: Results) -> list[Series]:
 
 
 def _mark(x: float, level: Level, label: str, metric: str) -> Mark:
-    return Mark(x=x, label=label, interval=level.intervals[metric],
-                seeds=[scores.interval.estimate for scores in level.scored(metric)])
+    return Mark(
+        x=x,
+        label=label,
+        interval=level.intervals[metric],
+        seeds=[scores.interval.estimate for scores in level.scored(metric)],
+    )
 
 
 def _alt(results: Results) -> str:
-    parts = [f"{wording.full(level.intervals[results.main])} at {wording.factors(level.factors)}"
-             for level in results.measured]
+    parts = [
+        f"{wording.full(level.intervals[results.main])} at {wording.factors(level.factors)}"
+        for level in results.measured
+    ]
     return f"{wording.metric_in_full(results.main)}: {'; '.join(parts)}"
 
 
@@ -154,8 +176,10 @@ def _losses_drawn(curves: list[Losses], name: str, caption: str) -> Drawing:
     ends = "; ".join(f"{one.group or 'loss'}: {one.losses[0]:.2f} to {one.losses[-1]:.2f}" for one in curves)
     words = Words(x="step", y="loss (nats per token)", alt=f"{caption} {ends}", name=name)
     thinned = max(len(one.steps) for one in curves) > figures.LOSS_POINTS
-    return Drawing(svg=figures.loss_curves(curves, words),
-                   caption=f"{caption} Points are means over equal spans of steps." if thinned else caption)
+    return Drawing(
+        svg=figures.loss_curves(curves, words),
+        caption=f"{caption} Points are means over equal spans of steps." if thinned else caption,
+    )
 
 
 def _trainings(outcomes: list[Outcome]) -> list[Training]:
@@ -169,14 +193,22 @@ def _trainings(outcomes: list[Outcome]) -> list[Training]:
 def _training(group: list[Outcome]) -> Training:
     folder = group[0].folders["train"]
     training = folder.document("training.json")
-    return Training(runs="; ".join(dict.fromkeys(outcome.label for outcome in group)), folder=folder, training=training,
-                    truncated=wording.percent(training.get("truncated_examples", 0), training.get("examples", 0)))
+    return Training(
+        runs="; ".join(dict.fromkeys(outcome.label for outcome in group)),
+        folder=folder,
+        training=training,
+        truncated=wording.percent(training.get("truncated_examples", 0), training.get("examples", 0)),
+    )
 
 
 def _cut_responses(outcomes: list[Outcome]) -> list[tuple[str, str]]:
     """For each evaluation the share of all responses that reached the token limit."""
-    folders = {folder.name: (role.partition(":")[2], folder) for outcome in outcomes
-               for role, folder in outcome.folders.items() if role.startswith("respond:")}
+    folders = {
+        folder.name: (role.partition(":")[2], folder)
+        for outcome in outcomes
+        for role, folder in outcome.folders.items()
+        if role.startswith("respond:")
+    }
     ends: dict[str, list[bool]] = {}
     for name, folder in folders.values():
         ends.setdefault(name, []).extend(row.get("finish_reason") == "length" for row in folder.rows("responses.jsonl"))
@@ -185,23 +217,51 @@ def _cut_responses(outcomes: list[Outcome]) -> list[tuple[str, str]]:
 
 def _as_json(config: ReportConfig, results: Results) -> dict[str, Any]:
     return {
-        "title": config.title, "question": config.question, "metric": results.main, "answer": answer.sentence(results),
-        "levels": [{"factors": level.factors, "seeds": [outcome.seed for outcome in level.outcomes],
-                    "metrics": {key: {**_numbers(one), "items": level.items(key)}
-                                for key, one in level.intervals.items()}}
-                   for level in results.levels],
-        "differences": [{"factors": one.level.factors, "from": results.measured[0].factors, "pairs": one.pairs,
-                         "verdict": one.verdict, **_numbers(one.interval)} for one in results.differences],
-        "points": [{"name": outcome.point.name, "factors": outcome.point.factors, "seeds": outcome.point.seeds,
-                    "metrics": {key: _numbers(scores.interval) for key, scores in outcome.scores.items()},
-                    "stages": outcome.point.stages, "missing": [folder.name for folder in outcome.missing]}
-                   for outcome in results.outcomes],
+        "title": config.title,
+        "question": config.question,
+        "metric": results.main,
+        "answer": answer.sentence(results),
+        "levels": [
+            {
+                "factors": level.factors,
+                "seeds": [outcome.seed for outcome in level.outcomes],
+                "metrics": {key: {**_numbers(one), "items": level.items(key)} for key, one in level.intervals.items()},
+            }
+            for level in results.levels
+        ],
+        "differences": [
+            {
+                "factors": one.level.factors,
+                "from": results.measured[0].factors,
+                "pairs": one.pairs,
+                "verdict": one.verdict,
+                **_numbers(one.interval),
+            }
+            for one in results.differences
+        ],
+        "points": [
+            {
+                "name": outcome.point.name,
+                "factors": outcome.point.factors,
+                "seeds": outcome.point.seeds,
+                "metrics": {key: _numbers(scores.interval) for key, scores in outcome.scores.items()},
+                "stages": outcome.point.stages,
+                "missing": [folder.name for folder in outcome.missing],
+            }
+            for outcome in results.outcomes
+        ],
     }
 
 
 def _numbers(interval: Interval) -> dict[str, Any]:
-    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high, "n": interval.n,
-            "method": interval.method, "level": interval.level}
+    return {
+        "estimate": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "n": interval.n,
+        "method": interval.method,
+        "level": interval.level,
+    }
 
 
 def _as_csv(results: Results) -> str:
@@ -214,8 +274,15 @@ def _as_csv(results: Results) -> str:
     for outcome in results.outcomes:
         factors = [outcome.point.factors.get(key, "") for key in keys]
         missing = " ".join(folder.name for folder in outcome.missing)
-        writer.writerow([outcome.point.name, *factors, *(outcome.point.seeds.get(key, "") for key in seeds),
-                         *_cells(outcome, results.metrics), missing])
+        writer.writerow(
+            [
+                outcome.point.name,
+                *factors,
+                *(outcome.point.seeds.get(key, "") for key in seeds),
+                *_cells(outcome, results.metrics),
+                missing,
+            ]
+        )
     return out.getvalue()
 
 

@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def seed(self) -> str:
-        """"0", or "0/1/0" (data/init/order) where the three differ."""
+        """ "0", or "0/1/0" (data/init/order) where the three differ."""
         seeds = [str(seed) for seed in self.point.seeds.values()]
         return seeds[0] if len(set(seeds)) == 1 else "/".join(seeds)
 
@@ -53,7 +53,7 @@ class Outcome:
 
     @property
     def label(self) -> str:
-        """"data.size = 250, seed 0": unlike the point's name it tells the seeds apart."""
+        """ "data.size = 250, seed 0": unlike the point's name it tells the seeds apart."""
         settings = wording.factors(self.point.factors)
         return f"{settings}, seed {self.seed}" if settings else f"{self.point.name}, seed {self.seed}"
 
@@ -141,8 +141,10 @@ def family_intervals(scores: Scores) -> dict[str, Interval]:
     families = sorted({family for family in scores.families.values() if family})
     if len(families) < 2:
         return {}
-    return {family: mean_interval([value for item, value in scores.values.items() if scores.families[item] == family])
-            for family in families}
+    return {
+        family: mean_interval([value for item, value in scores.values.items() if scores.families[item] == family])
+        for family in families
+    }
 
 
 def _outcome(point: Point, library: Library, by_folder: dict[str, dict[str, Scores]]) -> Outcome:
@@ -161,8 +163,11 @@ def _read_scores(folder: Folder) -> dict[str, Scores]:
     names = [name for name in folder.document("metrics.json") if name != "items"]
     families = {row["id"]: row.get("family") or "" for row in rows}
     columns = {name: {row["id"]: float(row[name]) for row in rows if _is_number(row.get(name))} for name in names}
-    return {name: Scores(values=values, families=families, interval=mean_interval(list(values.values())))
-            for name, values in columns.items() if values}
+    return {
+        name: Scores(values=values, families=families, interval=mean_interval(list(values.values())))
+        for name, values in columns.items()
+        if values
+    }
 
 
 def _main_metric(config: ReportConfig, metrics: list[str]) -> str:
@@ -173,8 +178,11 @@ def _main_metric(config: ReportConfig, metrics: list[str]) -> str:
     planned = any(f"score:{evaluation}" in point.stages for point in config.points)
     if config.metric in metrics or (planned and not measured):
         return config.metric
-    raise UserError(what=f"nothing measured {config.metric!r}", where="metric",
-                    remedy=f"measured were: {', '.join(metrics) or 'none'}")
+    raise UserError(
+        what=f"nothing measured {config.metric!r}",
+        where="metric",
+        remedy=f"measured were: {', '.join(metrics) or 'none'}",
+    )
 
 
 def _levels(outcomes: list[Outcome], metrics: list[str]) -> list[Level]:
@@ -186,8 +194,9 @@ def _levels(outcomes: list[Outcome], metrics: list[str]) -> list[Level]:
 
 
 def _level(outcomes: list[Outcome], metrics: list[str]) -> Level:
-    scored = {metric: [outcome.scores[metric] for outcome in outcomes if metric in outcome.scores]
-              for metric in metrics}
+    scored = {
+        metric: [outcome.scores[metric] for outcome in outcomes if metric in outcome.scores] for metric in metrics
+    }
     intervals = {metric: _level_interval(scores) for metric, scores in scored.items() if scores}
     return Level(factors=outcomes[0].point.factors, outcomes=outcomes, intervals=intervals)
 
@@ -231,8 +240,11 @@ def _difference(reference: Level, other: Level, metric: str, level: float) -> Di
 
 def _paired_by_seed(reference: Level, other: Level, metric: str) -> list[tuple[Scores, Scores]]:
     there = {outcome.seed: outcome.scores[metric] for outcome in other.outcomes if metric in outcome.scores}
-    return [(outcome.scores[metric], there[outcome.seed]) for outcome in reference.outcomes
-            if metric in outcome.scores and outcome.seed in there]
+    return [
+        (outcome.scores[metric], there[outcome.seed])
+        for outcome in reference.outcomes
+        if metric in outcome.scores and outcome.seed in there
+    ]
 
 
 def _is_number(value: Any) -> bool:

@@ -57,22 +57,29 @@ def choose(results: Results) -> Samples:
     arms = [arm for arm in (_arm(level, results) for level in results.levels) if arm is not None]
     shown = arms[:_MOST_ARMS]
     ids = _ordered(shown)[:_ITEMS] if shown else []
-    return Samples(rule=_rule(shown, results), items=[_sample(item, shown) for item in ids],
-                   left_out=len(arms) - len(shown))
+    return Samples(
+        rule=_rule(shown, results), items=[_sample(item, shown) for item in ids], left_out=len(arms) - len(shown)
+    )
 
 
 def _arm(level: Level, results: Results) -> _Arm | None:
     evaluation = results.main.rpartition(".")[0]
-    answered = {outcome.seed: outcome for outcome in level.outcomes
-                if outcome.folders.get(f"respond:{evaluation}") and outcome.folders[f"respond:{evaluation}"].path}
+    answered = {
+        outcome.seed: outcome
+        for outcome in level.outcomes
+        if outcome.folders.get(f"respond:{evaluation}") and outcome.folders[f"respond:{evaluation}"].path
+    }
     if not answered:
         return None
     common = _common_seed(results)
     outcome = answered.get(common) or answered[min(answered)]
     rows = {row["id"]: row for row in outcome.folders[f"respond:{evaluation}"].rows("responses.jsonl")}
     label = wording.factors(level.factors) or "response"
-    return _Arm(label=label if outcome.seed == common else f"{label} (seed {outcome.seed})", rows=rows,
-                values=_values(outcome, results))
+    return _Arm(
+        label=label if outcome.seed == common else f"{label} (seed {outcome.seed})",
+        rows=rows,
+        values=_values(outcome, results),
+    )
 
 
 def _values(outcome: Outcome, results: Results) -> dict[str, float]:
@@ -107,14 +114,18 @@ def _rule(arms: list[_Arm], results: Results) -> str:
     of_seed = f", all of seed {seed}" if seed else ""
     if len(arms) == 1:
         return f"Taken by rule, not by hand: the first items of each family in turn, by id{of_seed}."
-    return (f"Taken by rule, not by hand: the items whose {wording.metric(results.main)} differs most between the "
-            f"levels, families in turn{of_seed}. They show how the levels differ, not how often.")
+    return (
+        f"Taken by rule, not by hand: the items whose {wording.metric(results.main)} differs most between the "
+        f"levels, families in turn{of_seed}. They show how the levels differ, not how often."
+    )
 
 
 def _sample(item: str, arms: list[_Arm]) -> Sample:
     row = {key: "" if value is None else str(value) for key, value in arms[0].rows[item].items()}
     return Sample(
-        id=item, family=row.get("family", ""), instruction=wording.shortened(row["instruction"], _MOST_CHARACTERS),
+        id=item,
+        family=row.get("family", ""),
+        instruction=wording.shortened(row["instruction"], _MOST_CHARACTERS),
         input=wording.shortened(row.get("input", ""), _MOST_CHARACTERS),
         reference=wording.shortened(row.get("reference", ""), _MOST_CHARACTERS),
         answers=[_answer(item, arm) for arm in arms],
@@ -123,6 +134,9 @@ def _sample(item: str, arms: list[_Arm]) -> Sample:
 
 def _answer(item: str, arm: _Arm) -> Answer:
     row = arm.rows[item]
-    return Answer(arm=arm.label, text=wording.shortened(str(row.get("response") or ""), _MOST_CHARACTERS),
-                  score=f"{arm.values[item]:.3g}" if item in arm.values else "",
-                  cut=row.get("finish_reason") == "length")
+    return Answer(
+        arm=arm.label,
+        text=wording.shortened(str(row.get("response") or ""), _MOST_CHARACTERS),
+        score=f"{arm.values[item]:.3g}" if item in arm.values else "",
+        cut=row.get("finish_reason") == "length",
+    )

@@ -17,8 +17,14 @@ from matplotlib.figure import Figure
 
 # Stand-ins that become the page's own colours, so that one drawing serves light, dark and paper.
 INK, MUTED, RULE, PAPER, BAR = "#010203", "#010204", "#010205", "#010206", "#010207"
-_THEME = {INK: "currentColor", MUTED: "var(--muted)", RULE: "var(--rule)", PAPER: "var(--paper)", BAR: "var(--bar)",
-          "#0072b2": "var(--blue)"}
+_THEME = {
+    INK: "currentColor",
+    MUTED: "var(--muted)",
+    RULE: "var(--rule)",
+    PAPER: "var(--paper)",
+    BAR: "var(--bar)",
+    "#0072b2": "var(--blue)",
+}
 
 # Okabe & Ito's palette, safe for all common colour blindness, without its yellow (too pale for a line on white).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK)
@@ -44,8 +50,9 @@ Draw = Callable[[Figure, Form], None]
 
 def inline(draw: Draw, *, heights: tuple[float, float], alt: str, name: str) -> Markup:
     """Both forms of a figure. heights: CSS pixels, wide and narrow; name: unique in the page, prefixes every id."""
-    return Markup("").join(_one(draw, form, height, alt, f"{name}-{form.name}")
-                           for form, height in zip(FORMS, heights, strict=True))
+    return Markup("").join(
+        _one(draw, form, height, alt, f"{name}-{form.name}") for form, height in zip(FORMS, heights, strict=True)
+    )
 
 
 def _one(draw: Draw, form: Form, height: float, alt: str, name: str) -> Markup:
@@ -75,13 +82,38 @@ def _embed(text: str, alt: str, name: str) -> str:
 
 def _style(form: Form) -> Any:  # matplotlib names every key in a type of its own
     return {
-        "svg.fonttype": "none", "svg.hashsalt": "alpaca", "text.parse_math": False, "path.simplify": True,
-        "font.family": "DejaVu Sans", "font.size": form.text, "axes.labelsize": form.text, "axes.titlesize": form.text,
-        "xtick.labelsize": form.text, "ytick.labelsize": form.text, "legend.fontsize": form.text,
-        "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
-        "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.titlelocation": "left", "axes.linewidth": 0.8,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
-        "grid.color": RULE, "grid.linewidth": 0.8, "axes.axisbelow": True, "axes.facecolor": "none",
-        "figure.facecolor": "none", "legend.frameon": False, "lines.linewidth": 1.8, "lines.markersize": 7,
-        "axes.formatter.use_mathtext": False, "axes.unicode_minus": True,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "alpaca",
+        "text.parse_math": False,
+        "path.simplify": True,
+        "font.family": "DejaVu Sans",
+        "font.size": form.text,
+        "axes.labelsize": form.text,
+        "axes.titlesize": form.text,
+        "xtick.labelsize": form.text,
+        "ytick.labelsize": form.text,
+        "legend.fontsize": form.text,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": MUTED,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "axes.titlelocation": "left",
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "grid.color": RULE,
+        "grid.linewidth": 0.8,
+        "axes.axisbelow": True,
+        "axes.facecolor": "none",
+        "figure.facecolor": "none",
+        "legend.frameon": False,
+        "lines.linewidth": 1.8,
+        "lines.markersize": 7,
+        "axes.formatter.use_mathtext": False,
+        "axes.unicode_minus": True,
     }

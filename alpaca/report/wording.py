@@ -28,23 +28,23 @@ def value(item: Any) -> str:
 
 
 def factors(settings: Mapping[str, Any]) -> str:
-    """"data.size = 250, optimizer = muon"."""
+    """ "data.size = 250, optimizer = muon"."""
     return ", ".join(f"{key} = {value(item)}" for key, item in settings.items())
 
 
 def factors_in_words(settings: Mapping[str, Any]) -> str:
-    """"data.size = 250 and optimizer = muon", for a sentence that has commas of its own."""
+    """ "data.size = 250 and optimizer = muon", for a sentence that has commas of its own."""
     return listing([f"{key} = {value(item)}" for key, item in settings.items()])
 
 
 def metric(key: str) -> str:
-    """"embedded.exact_match" -> "exact match"."""
+    """ "embedded.exact_match" -> "exact match"."""
     name = key.rpartition(".")[2]
     return _METRICS.get(name) or name.replace("_", " ")
 
 
 def metric_in_full(key: str) -> str:
-    """"embedded.exact_match" -> "exact match on embedded"."""
+    """ "embedded.exact_match" -> "exact match on embedded"."""
     return f"{metric(key)} on {key.rpartition('.')[0]}"
 
 
@@ -53,18 +53,18 @@ def estimate(interval: Interval) -> str:
 
 
 def bounds(interval: Interval) -> str:
-    """"0.14 to 0.28"."""
+    """ "0.14 to 0.28"."""
     digits = _digits(interval)
     return f"{_fixed(interval.low, digits)} to {_fixed(interval.high, digits)}"
 
 
 def full(interval: Interval) -> str:
-    """"0.21 (0.14 to 0.28)"."""
+    """ "0.21 (0.14 to 0.28)"."""
     return f"{estimate(interval)} ({bounds(interval)})"
 
 
 def signed(interval: Interval) -> str:
-    """"+0.21", for a difference."""
+    """ "+0.21", for a difference."""
     text = estimate(interval)
     return text if interval.estimate <= 0 else f"+{text}"
 
@@ -102,13 +102,13 @@ def moment(stamp: str) -> str:
 
 
 def spread(numbers: Iterable[int], noun: str) -> str:
-    """"3 seeds", or "2 to 3 seeds" where the levels differ."""
+    """ "3 seeds", or "2 to 3 seeds" where the levels differ."""
     known = sorted(set(numbers))
     return plural(known[0], noun) if len(known) == 1 else f"{known[0]:,} to {known[-1]:,} {noun}s"
 
 
 def listing(parts: Sequence[str]) -> str:
-    """"a, b and c"."""
+    """ "a, b and c"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 

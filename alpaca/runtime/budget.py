@@ -8,8 +8,14 @@ from dataclasses import dataclass
 
 from alpaca.errors import UserError
 
-UNITS = {"epoch": "epochs", "epochs": "epochs", "step": "steps", "steps": "steps", "token": "tokens",
-         "tokens": "tokens"}
+UNITS = {
+    "epoch": "epochs",
+    "epochs": "epochs",
+    "step": "steps",
+    "steps": "steps",
+    "token": "tokens",
+    "tokens": "tokens",
+}
 _FORM = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]+)\s*")
 _ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001, which must not become an eighth example
 
@@ -54,5 +60,8 @@ class Budget:
 
 
 def _refusal(text: str, where: str, problem: str) -> UserError:
-    return UserError(what=f"{problem}: {text!r}", where=where,
-                     remedy='a positive number and a unit, such as "3 epochs", "200 steps" or "1e6 tokens"')
+    return UserError(
+        what=f"{problem}: {text!r}",
+        where=where,
+        remedy='a positive number and a unit, such as "3 epochs", "200 steps" or "1e6 tokens"',
+    )

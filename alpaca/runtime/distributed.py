@@ -91,8 +91,11 @@ def _device(local_rank: int) -> torch.device:
         return torch.device("cpu")
     present = torch.cuda.device_count()
     if local_rank >= present:
-        raise UserError(what=f"process {local_rank} of this machine has no GPU of its own: {present} present",
-                        where="fsdp.world_size", remedy=f"at most {present} processes on this machine")
+        raise UserError(
+            what=f"process {local_rank} of this machine has no GPU of its own: {present} present",
+            where="fsdp.world_size",
+            remedy=f"at most {present} processes on this machine",
+        )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 
@@ -116,6 +119,7 @@ def _end_with_parent() -> None:
 
     Otherwise ranks would outlive a launcher killed by SIGKILL and write into a folder that is no longer theirs.
     """
+
     def watch() -> None:
         while os.read(0, 1):
             pass
@@ -142,8 +146,15 @@ def launch_ranks(command: list[str], world_size: int, check: Callable[[], None] 
 
 
 def _start(command: list[str], rank: int, world_size: int, folder: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size),
-                   "LOCAL_WORLD_SIZE": str(world_size), STORE: str(folder / "store"), "PYTHONPATH": _same_code()}
+    environment = {
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        STORE: str(folder / "store"),
+        "PYTHONPATH": _same_code(),
+    }
     with _words(folder, rank).open("wb") as words:
         # Rank 0 speaks for all on standard output; what the others print there belongs to their last words.
         output: IO[bytes] | None = None if rank == 0 else words
@@ -160,8 +171,11 @@ def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, check: Callable[[]
         states = [process.poll() for process in ranks]
         failed = [rank for rank, state in enumerate(states) if state]
         if failed:
-            raise UserError(what="\n".join(_obituary(rank, len(ranks), states[rank], folder) for rank in failed),
-                            where="fsdp", remedy="mend what the first failed process says, and run the same again")
+            raise UserError(
+                what="\n".join(_obituary(rank, len(ranks), states[rank], folder) for rank in failed),
+                where="fsdp",
+                remedy="mend what the first failed process says, and run the same again",
+            )
         if all(state == 0 for state in states):
             return
         check()

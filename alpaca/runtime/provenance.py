@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ ROOT = PACKAGE.parent
 
 def now() -> str:
     """UTC, ISO 8601, seconds."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def git_state() -> dict[str, Any]:
@@ -37,8 +37,14 @@ def packages() -> dict[str, str]:
 
 def hardware() -> dict[str, Any]:
     """Processor, cores, memory in GiB and GPUs of this machine."""
-    return {"machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count(),
-            "memory_gib": round(memory_bytes() / 2**30, 1), "gpus": gpu_count(), "system": platform.platform()}
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory_bytes() / 2**30, 1),
+        "gpus": gpu_count(),
+        "system": platform.platform(),
+    }
 
 
 def memory_bytes() -> int:
@@ -82,7 +88,9 @@ def _copy(files: list[Path], target: Path) -> None:
 
 def _git(*arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False, timeout=20)
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False, timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
@@ -91,7 +99,9 @@ def _git(*arguments: str) -> str:
 def _processor() -> str:
     path = Path("/proc/cpuinfo")
     if path.exists():
-        names = [line.partition(":")[2].strip() for line in path.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip() for line in path.read_text().splitlines() if line.startswith("model name")
+        ]
         if names:
             return names[0]
     return platform.processor() or sys.platform

@@ -75,9 +75,17 @@ def _init(settings: dict[str, Any], output: Path) -> Any:
     import wandb
 
     run = wandb.init(
-        project=settings["project"], entity=settings["entity"], group=settings["group"], job_type=settings["job_type"],
-        id=settings["id"], name=settings["name"], tags=settings["tags"], config=settings["config"], resume="allow",
-        mode="online" if _has_key() else "offline", dir=str(output),
+        project=settings["project"],
+        entity=settings["entity"],
+        group=settings["group"],
+        job_type=settings["job_type"],
+        id=settings["id"],
+        name=settings["name"],
+        tags=settings["tags"],
+        config=settings["config"],
+        resume="allow",
+        mode="online" if _has_key() else "offline",
+        dir=str(output),
         settings=wandb.Settings(init_timeout=60, console="off", disable_git=True),
     )
     run.define_metric("*", step_metric="train/step")

@@ -15,6 +15,7 @@ from alpaca.errors import UserError
 from alpaca.teachers import openai, programmatic
 from alpaca.teachers.base import TeacherClient
 
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of teacher: the dataclass of its options and how to open it. Any: each takes its own options."""

@@ -14,8 +14,13 @@ import pytest
 from tests.unit.report_folders import HOSTILE, data_size_sweep, grid_sweep, named_sweep, single_run
 
 CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-             "--disable-dev-shm-usage"]
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-dev-shm-usage",
+]
 WIDTHS = (1280, 390)
 
 
@@ -44,9 +49,13 @@ def pages(tmp_path_factory):
     """Name -> report.html: a run, a 3 x 3 sweep, a grid, named levels, a missing arm with hostile responses."""
     output = tmp_path_factory.mktemp("pages")
     foreign = {"embedded": "embedded", "user_oriented_252": "user_oriented"}
-    made = {"run": single_run(output / "run", histograms=True), "sweep": data_size_sweep(output / "sweep"),
-            "grid": grid_sweep(output / "grid"), "named": named_sweep(output / "named"),
-            "torn": data_size_sweep(output / "torn", seeds=2, evaluations=foreign, response=HOSTILE + "x" * 300)}
+    made = {
+        "run": single_run(output / "run", histograms=True),
+        "sweep": data_size_sweep(output / "sweep"),
+        "grid": grid_sweep(output / "grid"),
+        "named": named_sweep(output / "named"),
+        "torn": data_size_sweep(output / "torn", seeds=2, evaluations=foreign, response=HOSTILE + "x" * 300),
+    }
     torn = made["torn"][0]
     torn.lose(*[name for name in torn.parents if "size4000-s1" in name])
     return {name: world.run(config) / "report.html" for name, (world, config) in made.items()}
@@ -131,7 +140,8 @@ def test_closed_folds_are_open_on_paper(browser, pages, tmp_path):
 
 def contrast(page, selector: str) -> float:
     """WCAG 2 contrast of an element's text with the background that is painted behind it."""
-    return page.evaluate("""selector => {
+    return page.evaluate(
+        """selector => {
         const numbers = colour => (colour.match(/[0-9.]+/g) || []).map(Number);
         const luminance = colour => numbers(colour).slice(0, 3).map(part => part / 255)
             .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
@@ -142,4 +152,6 @@ def contrast(page, selector: str) -> float:
         const [high, low] = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor]
             .map(luminance).sort((a, b) => b - a);
         return (high + 0.05) / (low + 0.05);
-    }""", selector)
+    }""",
+        selector,
+    )

@@ -24,7 +24,7 @@ NOT_COMPARED = ("raw.jsonl",)
 
 
 def digests(outputs: Path) -> dict[str, str]:
-    """"stage/file" -> sha256 of every payload file of the finished stages."""
+    """ "stage/file" -> sha256 of every payload file of the finished stages."""
     found = {}
     for stage in STAGES:
         for folder in sorted((outputs / stage).iterdir()):
@@ -44,7 +44,9 @@ def copied(source: Path, target: Path) -> None:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one run that nobody disturbed; tests read it and copy it."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = subprocess.run(command(folder, SMALL), cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment())
+    done = subprocess.run(
+        command(folder, SMALL), cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment()
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -76,18 +78,24 @@ def test_the_model_loads_by_transformers(undisturbed: Path) -> None:
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
 
 
-def test_again_finds_everything_finished_and_a_change_runs_only_what_depends_on_it(undisturbed: Path, tmp_path: Path) -> None:
+def test_again_finds_everything_finished_and_a_change_runs_only_what_depends_on_it(
+    undisturbed: Path, tmp_path: Path
+) -> None:
     copied(undisturbed, tmp_path)
 
     def again(*extra: str) -> str:
-        done = subprocess.run(command(tmp_path, [*SMALL, *extra]), cwd=ROOT, capture_output=True, text=True, env=environment())
+        done = subprocess.run(
+            command(tmp_path, [*SMALL, *extra]), cwd=ROOT, capture_output=True, text=True, env=environment()
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     assert "6 of 6 stages found finished; nothing to do" in again()
     text = again("optimizer.lr=1e-3")
     assert "3 of 6 stages found finished" in text
-    assert [line for line in text.splitlines() if " pretrain/" in line or " sample/" in line or " curate/" in line] == []
+    assert [
+        line for line in text.splitlines() if " pretrain/" in line or " sample/" in line or " curate/" in line
+    ] == []
 
 
 def test_a_damaged_payload_is_named_before_anything_runs(undisturbed: Path, tmp_path: Path) -> None:
@@ -105,21 +113,30 @@ def test_a_damaged_payload_is_named_before_anything_runs(undisturbed: Path, tmp_
 def test_killed_in_any_stage_it_ends_with_the_same_bytes(stage: str, undisturbed: Path, tmp_path: Path) -> None:
     """kill -9 of the worker and of the launcher in the middle of a stage, twice; then the same command."""
     copied(undisturbed, tmp_path)
-    slow = [*SMALL, "teacher.latency=0.3", "teacher.in_flight=2", "train.checkpoint_seconds=0", "model.checkpoint_seconds=0"]
+    slow = [
+        *SMALL,
+        "teacher.latency=0.3",
+        "teacher.in_flight=2",
+        "train.checkpoint_seconds=0",
+        "model.checkpoint_seconds=0",
+    ]
     outputs = tmp_path / "outputs"
-    for later in STAGES[STAGES.index(stage):]:
+    for later in STAGES[STAGES.index(stage) :]:
         if (stage, later) != ("curate", "pretrain"):
             subprocess.run(["rm", "-rf", str(outputs / later)], check=True)
     for pause in (0.3, 1.2):
         _kill_in(stage, tmp_path, slow, pause)
-    done = subprocess.run(command(tmp_path, slow), cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment())
+    done = subprocess.run(
+        command(tmp_path, slow), cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment()
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert digests(outputs) == digests(undisturbed / "outputs")
 
 
 def _kill_in(stage: str, folder: Path, arguments: list[str], pause: float) -> None:
-    launcher = subprocess.Popen(command(folder, arguments), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL,
-                                stderr=subprocess.DEVNULL)
+    launcher = subprocess.Popen(
+        command(folder, arguments), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     worker = _wait_for_worker(folder / "outputs" / stage, launcher)
     time.sleep(pause * random.Random(f"{stage}{pause}").uniform(0.5, 1.5))
     for pid in (launcher.pid, worker):
@@ -151,8 +168,17 @@ def _kill(pid: int | None) -> None:
 
 
 def test_two_launches_at_the_same_moment_do_each_stage_once(undisturbed: Path, tmp_path: Path) -> None:
-    processes = [subprocess.Popen(command(tmp_path, SMALL), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                  text=True, env=environment()) for _ in range(2)]
+    processes = [
+        subprocess.Popen(
+            command(tmp_path, SMALL),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(),
+        )
+        for _ in range(2)
+    ]
     texts = [process.communicate(timeout=280)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], texts
     logs = [path.read_text() for path in (tmp_path / "outputs").glob("*/*/log.txt") if path.parts[-3] in STAGES]
@@ -166,7 +192,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("mounting a small file system needs root")
     yield folder
@@ -175,7 +203,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_told_and_the_stage_goes_on_when_there_is_room(small_disk: Path, undisturbed: Path) -> None:
     def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command(small_disk, SMALL), cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment())
+        return subprocess.run(
+            command(small_disk, SMALL), cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment()
+        )
 
     done = run()
     assert done.returncode == 1, done.stdout
@@ -189,7 +219,9 @@ def test_a_full_disk_is_told_and_the_stage_goes_on_when_there_is_room(small_disk
 
 def test_a_failed_stage_stops_its_descendants_and_nothing_else(tmp_path: Path, launch: Launch) -> None:
     """One point of two cannot select so many examples after a stricter rule; the other point and the page are made."""
-    done = launch("-m", *SMALL[:-2], "eval.embedded.size=10", "data.size=30", "data.dedup_threshold=0.7,0.05", check=False)
+    done = launch(
+        "-m", *SMALL[:-2], "eval.embedded.size=10", "data.size=30", "data.dedup_threshold=0.7,0.05", check=False
+    )
     assert done.returncode == 1
     assert "1 stage(s) failed, 3 skipped" in done.stdout
     (page,) = (tmp_path / "outputs" / "sweeps").glob("*/report.html")
@@ -206,7 +238,10 @@ def test_a_sweep_shares_its_stages_and_ends_with_a_page(tmp_path: Path, launch: 
     assert "data.size" in page.read_text()
     for seed in sorted((outputs / "curate").glob("20-*")):
         small = [json.loads(line)["id"] for line in (seed / "examples.jsonl").open()]
-        larger = [[json.loads(line)["id"] for line in (path / "examples.jsonl").open()] for path in (outputs / "curate").glob("40-*")]
+        larger = [
+            [json.loads(line)["id"] for line in (path / "examples.jsonl").open()]
+            for path in (outputs / "curate").glob("40-*")
+        ]
         assert any(ids[:20] == small for ids in larger)
 
 
@@ -217,16 +252,27 @@ def test_debug_runs_in_one_process_and_gives_the_same(tmp_path: Path, undisturbe
 
 def test_two_processes_train_to_the_same_loss(tmp_path: Path, undisturbed: Path, launch: Launch) -> None:
     launch(*SMALL, "fsdp=full_shard", "fsdp.world_size=2", "train.micro_batch=4")
-    one, two = ([json.loads(line)["loss"] for line in next((path / "outputs" / "train").iterdir()).joinpath("loss.jsonl").open()]
-                for path in (undisturbed, tmp_path))
+    one, two = (
+        [
+            json.loads(line)["loss"]
+            for line in next((path / "outputs" / "train").iterdir()).joinpath("loss.jsonl").open()
+        ]
+        for path in (undisturbed, tmp_path)
+    )
     assert len(one) == len(two) == 4
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-3  # Muon's bf16 Newton-Schulz
 
 
 @pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"], ["--info"], ["--hydra-help"], ["--version"]])
 def test_hydras_own_habits_keep_working(flag: list[str]) -> None:
-    done = subprocess.run(["python", "launch.py", *flag], cwd=ROOT, capture_output=True, text=True, check=False,
-                          env={**environment(), "PATH": f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"})
+    done = subprocess.run(
+        ["python", "launch.py", *flag],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment(), "PATH": f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 

@@ -20,7 +20,7 @@ BLOCK = re.compile(r"```(\w+) (file=|line=|run)(\S*)\n(.*?)```", re.DOTALL)
 
 
 def test_there_is_a_recipe_for_each_kind() -> None:
-    assert RECIPES == [f"How to add a {kind}" for kind in ("model", "teacher", "filter", "metric", "sweep")]
+    assert [f"How to add a {kind}" for kind in ("model", "teacher", "filter", "metric", "sweep")] == RECIPES
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -50,7 +50,13 @@ def _insert(path: Path, text: str) -> None:
 
 def _run(line: str, folder: Path) -> int:
     binaries = str(Path(sys.executable).parent)
-    done = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, check=False,
-                          env={**environment(), "PATH": f"{binaries}:{os.environ['PATH']}"})
+    done = subprocess.run(
+        ["bash", "-c", line],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment(), "PATH": f"{binaries}:{os.environ['PATH']}"},
+    )
     assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     return 1

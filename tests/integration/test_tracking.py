@@ -19,8 +19,12 @@ pytestmark = pytest.mark.slow
 
 def records(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Record type -> records of one offline run."""
-    done = subprocess.run([str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(folder)],
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     found: dict[str, list[dict[str, Any]]] = {}
     for line in done.stdout.splitlines():
         row = json.loads(line)
@@ -31,9 +35,24 @@ def records(folder: Path) -> dict[str, list[dict[str, Any]]]:
 def test_each_training_job_is_one_offline_run_that_reads_back(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     done = subprocess.run(
-        [sys.executable, "launch.py", "-m", *SMALL, "seed=0,1", f"output_dir={tmp_path}", "tracker=wandb", "tracker.group=mine"],
-        cwd=ROOT, capture_output=True, text=True, timeout=280, stdin=subprocess.DEVNULL,
-        env={**clean, "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}, check=False)
+        [
+            sys.executable,
+            "launch.py",
+            "-m",
+            *SMALL,
+            "seed=0,1",
+            f"output_dir={tmp_path}",
+            "tracker=wandb",
+            "tracker.group=mine",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        stdin=subprocess.DEVNULL,
+        env={**clean, "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)},
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
     assert len(folders) == 3
@@ -41,7 +60,11 @@ def test_each_training_job_is_one_offline_run_that_reads_back(tmp_path: Path) ->
     runs = [job["run"][0] for job in jobs]
     assert sorted(run["job_type"] for run in runs) == ["pretrain", "train", "train"]
     assert {run["run_group"] for run in runs} == {"mine"}
-    frozen = {json.loads(path.read_text())["key"][:16] for stage in ("pretrain", "train") for path in (tmp_path / stage).glob("*/stage.json")}
+    frozen = {
+        json.loads(path.read_text())["key"][:16]
+        for stage in ("pretrain", "train")
+        for path in (tmp_path / stage).glob("*/stage.json")
+    }
     assert {run["run_id"].partition("-")[2] for run in runs} == frozen
     train = next(job for job in jobs if job["run"][0]["job_type"] == "train")
     steps = [item for item in train["history"] if any("loss" in json.dumps(entry) for entry in [item])]
@@ -64,7 +87,9 @@ def test_a_failing_tracker_is_told_once_and_stops_nothing() -> None:
     assert told == ["tracking stopped: ConnectionError: service is gone"]
 
 
-def test_without_a_key_nothing_is_asked_and_with_one_it_is_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_key_nothing_is_asked_and_with_one_it_is_online(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -15,8 +15,25 @@ from alpaca.config import Point, ReportConfig
 from alpaca.records import write_jsonl
 
 FAMILIES = ("classify", "copy", "count", "first", "last", "match", "pick", "rest", "reverse", "sort")
-WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "kelp", "larch",
-         "maple", "north", "ochre", "pearl", "quartz")
+WORDS = (
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "grove",
+    "heron",
+    "inlet",
+    "jetty",
+    "kelp",
+    "larch",
+    "maple",
+    "north",
+    "ochre",
+    "pearl",
+    "quartz",
+)
 HOSTILE = "<script>alert('x')</script> & \"quoted\" $x^2$ <b>bold</b>"
 
 
@@ -47,8 +64,12 @@ class World:
         """All the stages of one run; `skill` is the chance of a right answer."""
         label = "-".join(f"{key.rpartition('.')[2]}{value}" for key, value in factors.items()) or "run"
         unique = f"{label}-s{seed}"
-        stages = {"sample": self._sample(seed), "curate": self._curate(f"{size}-s{seed}", size, seed),
-                  "pretrain": self._pretrain(), "train": self._train(unique, seed, skill, size)}
+        stages = {
+            "sample": self._sample(seed),
+            "curate": self._curate(f"{size}-s{seed}", size, seed),
+            "pretrain": self._pretrain(),
+            "train": self._train(unique, seed, skill, size),
+        }
         for name, kind in self.evaluations.items():
             stages[f"respond:{name}"], stages[f"score:{name}"] = self._evaluated(name, kind, unique, seed, skill)
         name = ", ".join(f"{key}={value}" for key, value in factors.items()) or "tiny"
@@ -66,15 +87,20 @@ class World:
         folder.mkdir(parents=True, exist_ok=True)
         self.parents[name] = folder
         _document(folder / "stage.json", {"stage": stage, "name": slug, "key": key, "identity": {}, "config": settings})
-        _document(folder / "provenance.json", {
-            "started": "2026-11-20T10:00:00+00:00", "ended": "2026-11-20T10:09:00+00:00",
-            "seconds": seconds, "cost": cost,
-            "git": {"sha": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
-            "code": "code/a1b2c3d4e5f6",
-            "packages": {"torch": "2.13.0", "transformers": "5.23.0", "numpy": "2.4.6", "zipp": "3.23.0"},
-            "hardware": {"machine": "x86_64", "processor": "Example CPU", "cores": 2, "memory_gib": 7.8, "gpus": 0},
-            "argv": ["launch.py"],
-        })
+        _document(
+            folder / "provenance.json",
+            {
+                "started": "2026-11-20T10:00:00+00:00",
+                "ended": "2026-11-20T10:09:00+00:00",
+                "seconds": seconds,
+                "cost": cost,
+                "git": {"sha": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
+                "code": "code/a1b2c3d4e5f6",
+                "packages": {"torch": "2.13.0", "transformers": "5.23.0", "numpy": "2.4.6", "zipp": "3.23.0"},
+                "hardware": {"machine": "x86_64", "processor": "Example CPU", "cores": 2, "memory_gib": 7.8, "gpus": 0},
+                "argv": ["launch.py"],
+            },
+        )
         return folder
 
     def _name(self, folder: Path) -> str:
@@ -88,21 +114,47 @@ class World:
     def _curate(self, slug: str, size: int, seed: int) -> str:
         folder = self._folder("curate", slug, {"data": {"size": size}}, {}, 6.2)
         rng = random.Random(seed)
-        steps = [("malformed", 41), ("length", 37), ("images and links", 12), ("deduplication", 655),
-                 ("selection", 4255 - size)]
+        steps = [
+            ("malformed", 41),
+            ("length", 37),
+            ("images and links", 12),
+            ("deduplication", 655),
+            ("selection", 4255 - size),
+        ]
         kept, rows = 5000, []
         for name, dropped in steps:
             kept -= dropped
             rows.append({"name": name, "dropped": dropped, "kept": kept})
-        words = {name: _lengths(rng, mean, self.histograms)
-                 for name, mean in (("instruction", 7), ("input", 4), ("output", 12))}
-        examples = [{"id": f"e{index}", "instruction": f"Reverse: {' '.join(rng.sample(WORDS, 3))}", "input": "",
-                     "output": " ".join(rng.sample(WORDS, 3)), "provenance": {}} for index in range(5)]
-        _document(folder / "card.json", {
-            "source": "250 responses of programmatic", "pool": 5000, "teacher": "programmatic", "steps": rows,
-            "size": size, "with_input": size // 10, "repairs": {"no_input_spellings": 12}, "words": words,
-            "examples": examples, "defects": {"empty_output": 3, "no_input_spelling": 12},
-            "families": dict.fromkeys(FAMILIES, size // 10)})
+        words = {
+            name: _lengths(rng, mean, self.histograms)
+            for name, mean in (("instruction", 7), ("input", 4), ("output", 12))
+        }
+        examples = [
+            {
+                "id": f"e{index}",
+                "instruction": f"Reverse: {' '.join(rng.sample(WORDS, 3))}",
+                "input": "",
+                "output": " ".join(rng.sample(WORDS, 3)),
+                "provenance": {},
+            }
+            for index in range(5)
+        ]
+        _document(
+            folder / "card.json",
+            {
+                "source": "250 responses of programmatic",
+                "pool": 5000,
+                "teacher": "programmatic",
+                "steps": rows,
+                "size": size,
+                "with_input": size // 10,
+                "repairs": {"no_input_spellings": 12},
+                "words": words,
+                "examples": examples,
+                "defects": {"empty_output": 3, "no_input_spelling": 12},
+                "families": dict.fromkeys(FAMILIES, size // 10),
+            },
+        )
         return self._name(folder)
 
     def _pretrain(self) -> str:
@@ -115,10 +167,20 @@ class World:
         settings = {"model": {"kind": self.model_kind}}
         folder = self._folder("train", slug, settings, {"tokens_per_second": 28_000.0}, 95.0 + seed)
         _losses(folder, steps=300, start=3.0, end=1.4 - skill, seed=seed + size)
-        _document(folder / "training.json", {
-            "steps": 300, "examples": size, "epochs": 9.6, "tokens": 812_333, "supervised_tokens": 144_020,
-            "truncated_examples": size // 400, "unsupervised_examples": 0, "final_loss": 1.4 - skill,
-            "added_tokens": 1})
+        _document(
+            folder / "training.json",
+            {
+                "steps": 300,
+                "examples": size,
+                "epochs": 9.6,
+                "tokens": 812_333,
+                "supervised_tokens": 144_020,
+                "truncated_examples": size // 400,
+                "unsupervised_examples": 0,
+                "final_loss": 1.4 - skill,
+                "added_tokens": 1,
+            },
+        )
         return self._name(folder)
 
     def _evaluated(self, name: str, kind: str, slug: str, seed: int, skill: float) -> tuple[str, str]:
@@ -129,8 +191,14 @@ class World:
         for index in range(self.items):
             response, right = self._response(index, skill, rng)
             responses.append(response)
-            scores.append({"id": response["id"], "family": response["family"], "exact_match": float(right),
-                           "rouge_l": 1.0 if right else round(rng.uniform(0.0, 0.7), 4)})
+            scores.append(
+                {
+                    "id": response["id"],
+                    "family": response["family"],
+                    "exact_match": float(right),
+                    "rouge_l": 1.0 if right else round(rng.uniform(0.0, 0.7), 4),
+                }
+            )
         write_jsonl(respond / "responses.jsonl", responses)
         write_jsonl(score / "scores.jsonl", scores)
         means = {metric: sum(row[metric] for row in scores) / len(scores) for metric in ("exact_match", "rouge_l")}
@@ -142,10 +210,17 @@ class World:
         given = random.Random(index).sample(WORDS, 4)
         reference, wrong = " ".join(given), " ".join(rng.sample(WORDS, 4))
         right = rng.random() < skill
-        row = {"id": f"embedded_{index:04d}", "instruction": f"{family.capitalize()}: {' '.join(reversed(given))}",
-               "input": "north pearl delta" if family == "match" else "", "reference": reference, "family": family,
-               "exact": True, "response": self.response + (reference if right else wrong), "new_tokens": 8,
-               "finish_reason": "stop" if index % 17 else "length"}
+        row = {
+            "id": f"embedded_{index:04d}",
+            "instruction": f"{family.capitalize()}: {' '.join(reversed(given))}",
+            "input": "north pearl delta" if family == "match" else "",
+            "reference": reference,
+            "family": family,
+            "exact": True,
+            "response": self.response + (reference if right else wrong),
+            "new_tokens": 8,
+            "finish_reason": "stop" if index % 17 else "length",
+        }
         return row, right
 
 
@@ -153,48 +228,79 @@ def single_run(output: Path, **world: Any) -> tuple[World, ReportConfig]:
     """One run without factors."""
     made = World(output=output, **world)
     point = made.point({}, 0, 0.72)
-    return made, ReportConfig(title="tiny", command="python launch.py", points=[point],
-                              notes=["tiny: 300 steps, global batch 32"])
+    return made, ReportConfig(
+        title="tiny", command="python launch.py", points=[point], notes=["tiny: 300 steps, global batch 32"]
+    )
 
 
 def data_size_sweep(output: Path, seeds: int = 3, **world: Any) -> tuple[World, ReportConfig]:
     """Three sizes, several seeds each."""
     made = World(output=output, **world)
-    points = [made.point({"data.size": size}, seed, skill + 0.03 * seed, size)
-              for size, skill in ((250, 0.2), (1000, 0.5), (4000, 0.8)) for seed in range(seeds)]
+    points = [
+        made.point({"data.size": size}, seed, skill + 0.03 * seed, size)
+        for size, skill in ((250, 0.2), (1000, 0.5), (4000, 0.8))
+        for seed in range(seeds)
+    ]
     return made, ReportConfig(
-        title="data_size", question="How does exact match grow with the number of training examples at equal steps?",
-        command="python launch.py sweep=data_size", metric="embedded.exact_match", factors=["data.size"],
-        controls=["300 optimizer steps at every size", "smaller training sets are contained in larger ones",
-                  "the same evaluation items at every level"],
-        notes=["model=tiny brings optimizer=muon"], points=points)
+        title="data_size",
+        question="How does exact match grow with the number of training examples at equal steps?",
+        command="python launch.py sweep=data_size",
+        metric="embedded.exact_match",
+        factors=["data.size"],
+        controls=[
+            "300 optimizer steps at every size",
+            "smaller training sets are contained in larger ones",
+            "the same evaluation items at every level",
+        ],
+        notes=["model=tiny brings optimizer=muon"],
+        points=points,
+    )
 
 
 def grid_sweep(output: Path, **world: Any) -> tuple[World, ReportConfig]:
     """A numeric and a named factor, one seed."""
     made = World(output=output, **world)
-    points = [made.point({"data.size": size, "optimizer": name}, 0, skill + gain, size)
-              for size, skill in ((250, 0.2), (1000, 0.5), (4000, 0.7))
-              for name, gain in (("adamw", 0.0), ("muon", 0.12))]
-    return made, ReportConfig(title="optimizer_by_size", question="Does the gain of Muon shrink with more data?",
-                              command="python launch.py sweep=optimizer_by_size", factors=["data.size", "optimizer"],
-                              points=points)
+    points = [
+        made.point({"data.size": size, "optimizer": name}, 0, skill + gain, size)
+        for size, skill in ((250, 0.2), (1000, 0.5), (4000, 0.7))
+        for name, gain in (("adamw", 0.0), ("muon", 0.12))
+    ]
+    return made, ReportConfig(
+        title="optimizer_by_size",
+        question="Does the gain of Muon shrink with more data?",
+        command="python launch.py sweep=optimizer_by_size",
+        factors=["data.size", "optimizer"],
+        points=points,
+    )
 
 
 def named_sweep(output: Path, **world: Any) -> tuple[World, ReportConfig]:
     """A factor whose values are names."""
     made = World(output=output, **world)
-    points = [made.point({"teacher": name}, seed, skill)
-              for name, skill in (("noisy teacher", 0.3), ("exact teacher", 0.7), ("replay of a recording", 0.68))
-              for seed in range(3)]
+    points = [
+        made.point({"teacher": name}, seed, skill)
+        for name, skill in (("noisy teacher", 0.3), ("exact teacher", 0.7), ("replay of a recording", 0.68))
+        for seed in range(3)
+    ]
     return made, ReportConfig(title="teacher", question="Which teacher?", factors=["teacher"], points=points)
 
 
 def _losses(folder: Path, *, steps: int, start: float, end: float, seed: int) -> None:
     rng = random.Random(seed)
-    write_jsonl(folder / "loss.jsonl", (
-        {"step": step, "loss": end + (start - end) * math.exp(-5 * step / steps) + rng.gauss(0, 0.03), "lr": 0.01,
-         "grad_norm": 1.0, "tokens": 100 * step, "supervised_tokens": 20 * step} for step in range(1, steps + 1)))
+    write_jsonl(
+        folder / "loss.jsonl",
+        (
+            {
+                "step": step,
+                "loss": end + (start - end) * math.exp(-5 * step / steps) + rng.gauss(0, 0.03),
+                "lr": 0.01,
+                "grad_norm": 1.0,
+                "tokens": 100 * step,
+                "supervised_tokens": 20 * step,
+            }
+            for step in range(1, steps + 1)
+        ),
+    )
 
 
 def _lengths(rng: random.Random, mean: float, histogram: bool) -> dict[str, Any]:
@@ -202,8 +308,13 @@ def _lengths(rng: random.Random, mean: float, histogram: bool) -> dict[str, Any]
     top = counts[593]
     width = max(1, -(-(top + 1) // 20))
     bins = [[edge, sum(1 for count in counts if edge <= count < edge + width)] for edge in range(0, top + 1, width)]
-    return {"mean": round(sum(counts) / len(counts), 2), "median": counts[300], "p99": top, "max": counts[-1],
-            "histogram": bins if histogram else []}
+    return {
+        "mean": round(sum(counts) / len(counts), 2),
+        "median": counts[300],
+        "p99": top,
+        "max": counts[-1],
+        "histogram": bins if histogram else [],
+    }
 
 
 def _document(path: Path, content: dict[str, Any]) -> None:

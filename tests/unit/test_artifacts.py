@@ -16,8 +16,10 @@ from alpaca import artifacts, claims
 from alpaca.errors import ArtifactError
 
 ROOT = Path(__file__).resolve().parents[2]
-HOLD = "import sys, time; from pathlib import Path; from alpaca import claims\n" \
-       "claims.acquire(Path(sys.argv[1]), finished=lambda: False, on_wait=print); print('held', flush=True); time.sleep(60)"
+HOLD = (
+    "import sys, time; from pathlib import Path; from alpaca import claims\n"
+    "claims.acquire(Path(sys.argv[1]), finished=lambda: False, on_wait=print); print('held', flush=True); time.sleep(60)"
+)
 
 
 def finished_folder(path: Path) -> Path:
@@ -122,12 +124,14 @@ def test_a_silent_claim_of_another_host_becomes_stale(tmp_path: Path) -> None:
 
 
 def test_many_processes_take_a_folder_one_after_the_other(tmp_path: Path) -> None:
-    code = ("import sys; from pathlib import Path; from alpaca import claims\n"
-            "folder = Path(sys.argv[1]); done = folder / 'done'\n"
-            "claim = claims.acquire(folder, finished=done.exists, on_wait=lambda _: None)\n"
-            "if claim:\n"
-            "    with (folder / 'worked').open('a') as log: log.write('once\\n')\n"
-            "    claim.check(); done.touch(); claim.remove()\n")
+    code = (
+        "import sys; from pathlib import Path; from alpaca import claims\n"
+        "folder = Path(sys.argv[1]); done = folder / 'done'\n"
+        "claim = claims.acquire(folder, finished=done.exists, on_wait=lambda _: None)\n"
+        "if claim:\n"
+        "    with (folder / 'worked').open('a') as log: log.write('once\\n')\n"
+        "    claim.check(); done.touch(); claim.remove()\n"
+    )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT) for _ in range(6)]
     assert [process.wait() for process in processes] == [0] * 6
     assert (tmp_path / "worked").read_text() == "once\n"

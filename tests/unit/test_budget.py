@@ -8,17 +8,28 @@ from alpaca.errors import UserError
 from alpaca.runtime.budget import Budget
 
 
-@pytest.mark.parametrize(("text", "canonical"), [
-    ("3 epochs", "3 epochs"), ("3epochs", "3 epochs"), ("1 epoch", "1 epochs"),
-    ("0.5 epochs", "0.5 epochs"), (" 200  Steps ", "200 steps"),
-    ("1e6 tokens", "1000000 tokens"), ("1_000_000 tokens", "1000000 tokens"), ("1234567 tokens", "1234567 tokens")])
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("3 epochs", "3 epochs"),
+        ("3epochs", "3 epochs"),
+        ("1 epoch", "1 epochs"),
+        ("0.5 epochs", "0.5 epochs"),
+        (" 200  Steps ", "200 steps"),
+        ("1e6 tokens", "1000000 tokens"),
+        ("1_000_000 tokens", "1000000 tokens"),
+        ("1234567 tokens", "1234567 tokens"),
+    ],
+)
 def test_every_spelling_has_one_canonical_form_that_parses_to_itself(text: str, canonical: str) -> None:
     assert Budget.parse(text).canonical() == canonical
     assert Budget.parse(canonical).canonical() == canonical
 
 
-@pytest.mark.parametrize("text", ["", "3", "epochs", "3 hours", "-1 epochs", "0 steps", "2.5 steps", "nan epochs",
-                                  "1e999 steps", "3 epochs 4"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "3", "epochs", "3 hours", "-1 epochs", "0 steps", "2.5 steps", "nan epochs", "1e999 steps", "3 epochs 4"],
+)
 def test_anything_else_is_refused_with_the_offending_text_and_the_accepted_forms(text: str) -> None:
     with pytest.raises(UserError) as refusal:
         Budget.parse(text)

@@ -11,9 +11,7 @@ from alpaca.compose import CONF, Composer, parse
 from alpaca.config import AdamW, HubModel, Muon, ReleasedDataGen, Run, TinyModel
 from alpaca.errors import ConfigurationErrors
 
-OPTIONS = sorted(
-    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml")
-)
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 NEEDS = {("teacher", "openai"): ["teacher.model=gpt-6-luna"]}
 
 
@@ -73,7 +71,12 @@ def test_thirteen_billion_has_its_own_rate_and_epochs() -> None:
 
 def test_the_command_line_wins_over_what_a_model_brings() -> None:
     run = one("model=llama7b", "optimizer=muon", "precision=fp32", "data_gen=alpaca", "data=curated", "eval=[embedded]")
-    assert (run.optimizer.kind, run.precision.compute, run.data_gen.kind, list(run.eval)) == ("muon", "fp32", "alpaca", ["embedded"])
+    assert (run.optimizer.kind, run.precision.compute, run.data_gen.kind, list(run.eval)) == (
+        "muon",
+        "fp32",
+        "alpaca",
+        ["embedded"],
+    )
 
 
 def test_seed_sets_all_seeds_and_each_can_be_set_alone() -> None:
@@ -91,36 +94,39 @@ def test_two_typos_and_a_bad_group_name_are_told_together() -> None:
     assert "optimizer.lr" in text
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("+unknown=1", ["+unknown=1", "not added"]),
-    ("++data.size=1", ["++data.size=1", "data.size=VALUE"]),
-    ("~data", ["~data", "not added or deleted"]),
-    ("optimizer.lr=fast", ["optimizer.lr", "fast", "Float"]),
-    ("data.size=many", ["data.size", "many"]),
-    ("optimizer.schedule=cosin", ["optimizer.schedule", "cosin", "cosine"]),
-    ("data.filters=[lenght]", ["data.filters", "lenght", "length"]),
-    ("eval.embedded.metrics=[rouge]", ["eval.embedded.metrics", "rouge_l"]),
-    ("eval.embedded.set=embeded", ["eval.embedded.set", "embedded"]),
-    ("eval.embeded.size=3", ["eval.embeded.size", "eval.embedded.size"]),
-    ("teacher=openai", ["teacher.model", "???"]),
-    ("train.budget=3", ["train.budget", "3 epochs"]),
-    ("train.budget=fast", ["train.budget", "200 steps"]),
-    ("train.global_batch=0", ["train.global_batch", "at least 1"]),
-    ("train.micro_batch=48", ["train.micro_batch", "48", "divisor of 64"]),
-    ("data.dedup_threshold=1.5", ["data.dedup_threshold", "at most 1"]),
-    ("optimizer.lr=nan", ["optimizer.lr", "finite"]),
-    ("data.size=9999", ["data.size", "data_gen.num_examples=9999"]),
-    ("data_gen.seeds=no/such/file", ["data_gen.seeds", "no/such/file"]),
-    ("fsdp.mode=full_shard", ["fsdp.world_size", "at least 2"]),
-    ("fsdp.world_size=2", ["fsdp.mode", "without a sharding mode"]),
-    ("cluster=slrum", ["cluster=slrum", "local"]),
-    ("sweep=data_sizes", ["sweep=data_sizes", "data_size"]),
-    ("data.size=1,2", ["data.size=1,2", "-m"]),
-    ("data.size=[", ["data.size=["]),
-    ("data", ["data", "key=value"]),
-    ("model.kind=hub", ["model.kind", "tiny"]),
-    ("eval=[]", ["eval", "no evaluation"]),
-])
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("+unknown=1", ["+unknown=1", "not added"]),
+        ("++data.size=1", ["++data.size=1", "data.size=VALUE"]),
+        ("~data", ["~data", "not added or deleted"]),
+        ("optimizer.lr=fast", ["optimizer.lr", "fast", "Float"]),
+        ("data.size=many", ["data.size", "many"]),
+        ("optimizer.schedule=cosin", ["optimizer.schedule", "cosin", "cosine"]),
+        ("data.filters=[lenght]", ["data.filters", "lenght", "length"]),
+        ("eval.embedded.metrics=[rouge]", ["eval.embedded.metrics", "rouge_l"]),
+        ("eval.embedded.set=embeded", ["eval.embedded.set", "embedded"]),
+        ("eval.embeded.size=3", ["eval.embeded.size", "eval.embedded.size"]),
+        ("teacher=openai", ["teacher.model", "???"]),
+        ("train.budget=3", ["train.budget", "3 epochs"]),
+        ("train.budget=fast", ["train.budget", "200 steps"]),
+        ("train.global_batch=0", ["train.global_batch", "at least 1"]),
+        ("train.micro_batch=48", ["train.micro_batch", "48", "divisor of 64"]),
+        ("data.dedup_threshold=1.5", ["data.dedup_threshold", "at most 1"]),
+        ("optimizer.lr=nan", ["optimizer.lr", "finite"]),
+        ("data.size=9999", ["data.size", "data_gen.num_examples=9999"]),
+        ("data_gen.seeds=no/such/file", ["data_gen.seeds", "no/such/file"]),
+        ("fsdp.mode=full_shard", ["fsdp.world_size", "at least 2"]),
+        ("fsdp.world_size=2", ["fsdp.mode", "without a sharding mode"]),
+        ("cluster=slrum", ["cluster=slrum", "local"]),
+        ("sweep=data_sizes", ["sweep=data_sizes", "data_size"]),
+        ("data.size=1,2", ["data.size=1,2", "-m"]),
+        ("data.size=[", ["data.size=["]),
+        ("data", ["data", "key=value"]),
+        ("model.kind=hub", ["model.kind", "tiny"]),
+        ("eval=[]", ["eval", "no evaluation"]),
+    ],
+)
 def test_each_wrong_override_names_key_value_and_way_out(override: str, words: list[str]) -> None:
     text = problems(override)
     for word in words:

@@ -24,14 +24,26 @@ def context(folder: Path, **parents: Path) -> Context:
 
 def released_pool(folder: Path, rows: list[tuple[str, str, str]]) -> Path:
     folder.mkdir()
-    write_jsonl(folder / "examples.jsonl", [
-        {"id": f"released_{index:06d}", "instruction": instruction, "input": given, "output": output, "provenance": {}}
-        for index, (instruction, given, output) in enumerate(rows)])
+    write_jsonl(
+        folder / "examples.jsonl",
+        [
+            {
+                "id": f"released_{index:06d}",
+                "instruction": instruction,
+                "input": given,
+                "output": output,
+                "provenance": {},
+            }
+            for index, (instruction, given, output) in enumerate(rows)
+        ],
+    )
     (folder / "pool.json").write_text(json.dumps({"source_sha256": "0" * 64}))
     return folder
 
 
-def curated(tmp_path: Path, rows: list[tuple[str, str, str]], **settings: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def curated(
+    tmp_path: Path, rows: list[tuple[str, str, str]], **settings: Any
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     pool = released_pool(tmp_path / "pool", rows)
     data = Data(**{"size": None, "filters": FILTERS, "normalise_no_input": True, "dedup_threshold": 0.7, **settings})
     target = context(tmp_path / "out", pool=pool)
@@ -74,10 +86,22 @@ def test_more_than_there_is_is_an_error_with_the_number(tmp_path: Path) -> None:
 def test_responses_of_a_teacher_are_parsed_with_ids_and_provenance(tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
-    text = (" Name two small lakes.\n4. Input:\n<noinput>\n4. Output:\nLaacher See and Eibsee\n###\n"
-            "5. Instruction: What is the plural of mouse?\n5. Input:\n<noinput>\n5. Output:\nMice\n###\nbroken")
-    write_jsonl(pool / "responses.jsonl", [{"id": "request_000000", "text": text, "finish_reason": "stop", "model": "m",
-                                            "request": {"seeds": ["a"], "first_number": 4, "last_number": 5}}])
+    text = (
+        " Name two small lakes.\n4. Input:\n<noinput>\n4. Output:\nLaacher See and Eibsee\n###\n"
+        "5. Instruction: What is the plural of mouse?\n5. Input:\n<noinput>\n5. Output:\nMice\n###\nbroken"
+    )
+    write_jsonl(
+        pool / "responses.jsonl",
+        [
+            {
+                "id": "request_000000",
+                "text": text,
+                "finish_reason": "stop",
+                "model": "m",
+                "request": {"seeds": ["a"], "first_number": 4, "last_number": 5},
+            }
+        ],
+    )
     (pool / "pool.json").write_text(json.dumps({"requests": 1, "seed_instructions": ["Name two small lakes today."]}))
     target = context(tmp_path / "out", pool=pool)
     curate.run(CurateConfig(data=Data(size=None, filters=FILTERS, dedup_threshold=0.7), seeds=DataSeed()), target)
@@ -91,7 +115,9 @@ def test_responses_of_a_teacher_are_parsed_with_ids_and_provenance(tmp_path: Pat
 
 def test_the_released_file_violates_no_filter_and_its_defects_are_counted(shared: Path, tmp_path: Path) -> None:
     rows = json.loads((shared / "data/alpaca/alpaca_data.json").read_text())
-    kept, card = curated(tmp_path, [(row["instruction"], row["input"], row["output"]) for row in rows], dedup_threshold=None)
+    kept, card = curated(
+        tmp_path, [(row["instruction"], row["input"], row["output"]) for row in rows], dedup_threshold=None
+    )
     assert card["defects"]["empty_output"] == 28
     assert len(kept) == 52002 - 28
     assert {step["name"]: step["dropped"] for step in card["steps"] if step["dropped"]} == {"empty_output": 28}
@@ -100,8 +126,10 @@ def test_the_released_file_violates_no_filter_and_its_defects_are_counted(shared
 def test_scores_are_per_item_and_on_average(tmp_path: Path) -> None:
     answers = tmp_path / "answers"
     answers.mkdir()
-    rows = [{"id": "a", "family": "f", "reference": "red fox", "response": " red fox ", "exact": True},
-            {"id": "b", "family": "f", "reference": "red fox", "response": "red dog", "exact": True}]
+    rows = [
+        {"id": "a", "family": "f", "reference": "red fox", "response": " red fox ", "exact": True},
+        {"id": "b", "family": "f", "reference": "red fox", "response": "red dog", "exact": True},
+    ]
     write_jsonl(answers / "responses.jsonl", rows)
     target = context(tmp_path / "out", responses=answers)
     score.run(ScoreConfig(metrics=["exact_match", "rouge_l"]), target)
@@ -112,6 +140,8 @@ def test_scores_are_per_item_and_on_average(tmp_path: Path) -> None:
 def test_exact_match_is_refused_for_free_references(tmp_path: Path) -> None:
     answers = tmp_path / "answers"
     answers.mkdir()
-    write_jsonl(answers / "responses.jsonl", [{"id": "a", "family": "", "reference": "x", "response": "x", "exact": False}])
+    write_jsonl(
+        answers / "responses.jsonl", [{"id": "a", "family": "", "reference": "x", "response": "x", "exact": False}]
+    )
     with pytest.raises(UserError, match="1 items"):
         score.run(ScoreConfig(metrics=["exact_match"]), context(tmp_path / "out", responses=answers))

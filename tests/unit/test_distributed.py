@@ -19,9 +19,11 @@ def python(code: str, *arguments: object) -> list[str]:
 
 
 def test_every_rank_gets_its_place_and_the_same_meeting_point(tmp_path: Path) -> None:
-    code = ("import os,sys,pathlib; e=os.environ; "
-            "(pathlib.Path(sys.argv[1])/e['RANK']).write_text(' '.join([e['LOCAL_RANK'], e['WORLD_SIZE'], "
-            "e['ALPACA_RENDEZVOUS']]))")
+    code = (
+        "import os,sys,pathlib; e=os.environ; "
+        "(pathlib.Path(sys.argv[1])/e['RANK']).write_text(' '.join([e['LOCAL_RANK'], e['WORLD_SIZE'], "
+        "e['ALPACA_RENDEZVOUS']]))"
+    )
     launch_ranks(python(code, tmp_path), 3)
     told = [(tmp_path / str(rank)).read_text().split() for rank in range(3)]
     assert [each[:2] for each in told] == [["0", "3"], ["1", "3"], ["2", "3"]]
@@ -29,11 +31,13 @@ def test_every_rank_gets_its_place_and_the_same_meeting_point(tmp_path: Path) ->
 
 
 def test_when_one_rank_dies_the_others_are_ended_and_its_last_words_are_told(tmp_path: Path) -> None:
-    code = ("import os,sys,time,pathlib; rank=os.environ['RANK']\n"
-            "(pathlib.Path(sys.argv[1])/rank).write_text(str(os.getpid()))\n"
-            "while not all((pathlib.Path(sys.argv[1])/str(r)).exists() for r in range(2)): time.sleep(0.01)\n"
-            "if rank == '1': sys.exit('the disk is full')\n"
-            "time.sleep(600)")
+    code = (
+        "import os,sys,time,pathlib; rank=os.environ['RANK']\n"
+        "(pathlib.Path(sys.argv[1])/rank).write_text(str(os.getpid()))\n"
+        "while not all((pathlib.Path(sys.argv[1])/str(r)).exists() for r in range(2)): time.sleep(0.01)\n"
+        "if rank == '1': sys.exit('the disk is full')\n"
+        "time.sleep(600)"
+    )
     with pytest.raises(UserError, match=r"process 1 of 2 ended with status 1(.|\n)*the disk is full"):
         launch_ranks(python(code, tmp_path), 2)
     with pytest.raises(ProcessLookupError):
@@ -49,8 +53,10 @@ def test_a_lost_claim_ends_the_ranks() -> None:
 
 
 def test_ranks_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
-    rank = ("import os,sys,time,pathlib; from alpaca.runtime.distributed import _end_with_parent; _end_with_parent(); "
-            "pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)")
+    rank = (
+        "import os,sys,time,pathlib; from alpaca.runtime.distributed import _end_with_parent; _end_with_parent(); "
+        "pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)"
+    )
     launcher = "import sys; from alpaca.runtime.distributed import launch_ranks; launch_ranks(sys.argv[1:], 1)"
     process = subprocess.Popen(python(launcher, *python(rank, tmp_path / "pid")))
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():

@@ -28,8 +28,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model trained for a moment, so that its answers differ and some of them end."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("base")
-    context = world.make_context(folder / "trained", base=world.make_base(folder / "base"),
-                                 data=world.make_data(folder / "data", world.examples(30)))
+    context = world.make_context(
+        folder / "trained",
+        base=world.make_base(folder / "base"),
+        data=world.make_data(folder / "data", world.examples(30)),
+    )
     train.run(world.train_config(budget="60 steps"), context)
     return context.folder
 
@@ -40,8 +43,9 @@ def generator(base: Path) -> Generator:
 
 
 def requests(count: int) -> list[Request]:
-    return [Request(id=example.id, prompt=prompt(example.instruction, example.input))
-            for example in world.examples(count)]
+    return [
+        Request(id=example.id, prompt=prompt(example.instruction, example.input)) for example in world.examples(count)
+    ]
 
 
 def step_by_step(generator: Generator, text: str, length: int) -> list[int]:
@@ -113,22 +117,42 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 
 # --- the stage --------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> config.RespondConfig:
-    items = [EvalItem(id=f"i{index}", instruction=example.instruction, input=example.input, reference=example.output,
-                      family="copy", exact=True) for index, example in enumerate(world.examples(7))]
+    items = [
+        EvalItem(
+            id=f"i{index}",
+            instruction=example.instruction,
+            input=example.input,
+            reference=example.output,
+            family="copy",
+            exact=True,
+        )
+        for index, example in enumerate(world.examples(7))
+    ]
     monkeypatch.setattr(evalsets, "load", lambda _: items)
     return config.RespondConfig(set="any", responses=config.Responses(max_new_tokens=6, batch=3))
 
 
-def test_responses_stand_in_the_order_of_the_items(base: Path, settings: config.RespondConfig, tmp_path: Path,
-                                                   generator: Generator) -> None:
+def test_responses_stand_in_the_order_of_the_items(
+    base: Path, settings: config.RespondConfig, tmp_path: Path, generator: Generator
+) -> None:
     context = world.make_context(tmp_path, model=base)
     run(settings, context)
     rows = [json.loads(line) for line in (tmp_path / "responses.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == [f"i{index}" for index in range(7)]
-    assert list(rows[0]) == ["id", "instruction", "input", "reference", "family", "exact", "response", "new_tokens",
-                             "finish_reason"]
+    assert list(rows[0]) == [
+        "id",
+        "instruction",
+        "input",
+        "reference",
+        "family",
+        "exact",
+        "response",
+        "new_tokens",
+        "finish_reason",
+    ]
     expected = generator.generate_all(requests(7), Decoding(max_new_tokens=6), size=3)
     assert [(row["response"], row["new_tokens"]) for row in rows] == [(each.text, each.new_tokens) for each in expected]
     assert context.cost["completion_tokens"] == sum(row["new_tokens"] for row in rows)
@@ -136,7 +160,8 @@ def test_responses_stand_in_the_order_of_the_items(base: Path, settings: config.
 
 @pytest.mark.parametrize("done", [1, 2])
 def test_an_interrupted_stage_ends_with_the_same_bytes_and_answers_nothing_twice(
-        base: Path, settings: config.RespondConfig, tmp_path: Path, done: int) -> None:
+    base: Path, settings: config.RespondConfig, tmp_path: Path, done: int
+) -> None:
     whole, broken = (world.make_context(tmp_path / name, model=base) for name in ("whole", "broken"))
     run(settings, whole)
     with pytest.raises(world.Interrupted):

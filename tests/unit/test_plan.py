@@ -16,7 +16,12 @@ from alpaca.errors import ConfigurationErrors, UserError
 from alpaca.sweep import expand
 
 ROOT = Path(__file__).resolve().parents[2]
-VARIANT_COMMANDS = ([], ["model=llama7b", "fsdp=full_shard"], ["teacher=openai", "teacher.model=m"], ["optimizer=adamw"])
+VARIANT_COMMANDS = (
+    [],
+    ["model=llama7b", "fsdp=full_shard"],
+    ["teacher=openai", "teacher.model=m"],
+    ["optimizer=adamw"],
+)
 
 
 def keys(*overrides: str) -> dict[str, str]:
@@ -37,8 +42,11 @@ def all_classes() -> list[type]:
         if kind in found:
             continue
         found.append(kind)
-        queue += [item.default_factory for item in dataclasses.fields(kind)
-                  if isinstance(item.default_factory, type) and dataclasses.is_dataclass(item.default_factory)]
+        queue += [
+            item.default_factory
+            for item in dataclasses.fields(kind)
+            if isinstance(item.default_factory, type) and dataclasses.is_dataclass(item.default_factory)
+        ]
     from alpaca.config import Evaluation
 
     return [*found, Evaluation]
@@ -48,7 +56,9 @@ def test_every_leaf_is_declared() -> None:
     undeclared = []
     for kind in all_classes():
         for item in dataclasses.fields(kind):
-            nested = isinstance(item.default_factory, type) and (dataclasses.is_dataclass(item.default_factory) or item.name == "eval")
+            nested = isinstance(item.default_factory, type) and (
+                dataclasses.is_dataclass(item.default_factory) or item.name == "eval"
+            )
             if not nested and item.metadata.get("mark") not in (IDENTITY, EXECUTION, CONTENT):
                 undeclared.append(f"{kind.__name__}.{item.name}")
     assert undeclared == []
@@ -57,8 +67,11 @@ def test_every_leaf_is_declared() -> None:
 @pytest.mark.parametrize("overrides", VARIANT_COMMANDS, ids=" ".join)
 def test_every_identity_leaf_enters_the_key_of_some_stage(overrides: list[str]) -> None:
     run = expand(overrides, multirun=False).runs[0]
-    read = {plan.leaf_prefix(role) + leaf.path for role, config in plan.stage_configs(run).items()
-            for leaf in canonical.leaves(config)}
+    read = {
+        plan.leaf_prefix(role) + leaf.path
+        for role, config in plan.stage_configs(run).items()
+        for leaf in canonical.leaves(config)
+    }
     identity = {leaf.path for leaf in canonical.leaves(run) if leaf.mark in (IDENTITY, CONTENT)}
     unread = {path for path in identity - read if not (path.startswith("teacher.") and run.data_gen.kind == "released")}
     assert unread == set()
@@ -105,7 +118,12 @@ def test_a_change_reaches_its_stage_and_the_stages_after_it() -> None:
     assert changed("eval.embedded.metrics=[rouge_l]") == {"score:embedded"}
     assert changed("model.seed=1") == after_curate - {"curate"} | {"pretrain"}
     assert changed("teacher.error_rate=0.5") == {"sample"} | after_curate
-    assert changed("cluster.parallel=7", "train.micro_batch=8", "teacher.in_flight=3", "tracker=none", "spend.max_tokens=5") == set()
+    assert (
+        changed(
+            "cluster.parallel=7", "train.micro_batch=8", "teacher.in_flight=3", "tracker=none", "spend.max_tokens=5"
+        )
+        == set()
+    )
 
 
 def test_released_data_has_no_teacher_in_any_key() -> None:
@@ -156,15 +174,26 @@ def test_a_factor_that_drags_others_along_is_refused_by_name() -> None:
 
 def test_keys_do_not_depend_on_the_process() -> None:
     code = "from alpaca import plan; from alpaca.sweep import expand; print(sorted(plan.build(expand([], multirun=False).runs).nodes))"
-    runs = {subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
-                           env={"PYTHONHASHSEED": seed, "PATH": ""}).stdout for seed in ("1", "2")}
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PATH": ""},
+        ).stdout
+        for seed in ("1", "2")
+    }
     assert len(runs) == 1
 
 
 def test_planning_imports_neither_torch_nor_transformers() -> None:
-    code = ("import sys; sys.argv = ['launch.py', 'dry_run=true', 'output_dir=nowhere']; import runpy\n"
-            "runpy.run_path('launch.py', run_name='__main__')\n"
-            "print([name for name in ('torch', 'transformers', 'numpy', 'openai', 'matplotlib', 'wandb') if name in sys.modules])")
+    code = (
+        "import sys; sys.argv = ['launch.py', 'dry_run=true', 'output_dir=nowhere']; import runpy\n"
+        "runpy.run_path('launch.py', run_name='__main__')\n"
+        "print([name for name in ('torch', 'transformers', 'numpy', 'openai', 'matplotlib', 'wandb') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]"), done.stdout
 

@@ -18,8 +18,9 @@ from alpaca.stages.pretrain.stage import Lines, build_model
 from alpaca.stages.pretrain.tokenizer import build_tokenizer
 from tests.unit import training_world
 
-SHAPE = config.TinyModel(name="tiny", parameters=1e5, layers=1, width=32, heads=2, vocabulary=400, steps=30, batch=8,
-                         checkpoint_seconds=0.0)
+SHAPE = config.TinyModel(
+    name="tiny", parameters=1e5, layers=1, width=32, heads=2, vocabulary=400, steps=30, batch=8, checkpoint_seconds=0.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +32,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def payload(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
-            if path.is_file() and "work" not in path.parts and path.name != "progress.json"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "work" not in path.parts and path.name != "progress.json"
+    }
 
 
 def test_the_templates_cost_one_token_each_and_the_text_is_exactly_alpacas(whole: Path) -> None:
@@ -56,7 +60,7 @@ def test_any_text_can_be_encoded_and_no_token_of_it_is_lost(whole: Path) -> None
 def test_the_first_word_of_an_answer_is_the_token_of_that_word_elsewhere() -> None:
     tokenizer = build_tokenizer(world.tokenizer_lines(), 640)
     word = world.LEXICON[0]
-    answer = tokenizer(prompt("x") + word).input_ids[len(tokenizer(prompt("x")).input_ids):]
+    answer = tokenizer(prompt("x") + word).input_ids[len(tokenizer(prompt("x")).input_ids) :]
     assert answer == tokenizer(f"{word} {word}").input_ids[1:2]
 
 
@@ -97,8 +101,10 @@ def test_lines_of_any_step_are_the_same_however_they_are_asked_for() -> None:
 
 def test_the_seed_decides_the_weights() -> None:
     tokenizer = build_tokenizer(world.tokenizer_lines(), 400)
-    weights = [build_model(config.TinyModel(name="t", parameters=1.0, width=32, heads=2, seed=seed), tokenizer)
-               .lm_head.weight for seed in (0, 0, 1)]
+    weights = [
+        build_model(config.TinyModel(name="t", parameters=1.0, width=32, heads=2, seed=seed), tokenizer).lm_head.weight
+        for seed in (0, 0, 1)
+    ]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 

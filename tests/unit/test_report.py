@@ -68,7 +68,8 @@ def test_a_sweep_is_answered_with_the_mean_of_each_end_its_interval_and_n(sweep_
     first, last = t_interval(seeds[:3]), t_interval(seeds[6:])
     assert results["answer"] == (
         f"Exact match on embedded rises from {wording.full(first.within(0, 1))} at data.size = 250 to "
-        f"{wording.full(last.within(0, 1))} at 4,000; 3 seeds per level, 60 items.")
+        f"{wording.full(last.within(0, 1))} at 4,000; 3 seeds per level, 60 items."
+    )
     assert results["answer"].replace("\N{NO-BREAK SPACE}", " ") in Page(sweep_folder).text
     assert "over seeds (Student t)" in Page(sweep_folder).text
 
@@ -144,8 +145,15 @@ def test_every_link_exists_every_figure_is_described_and_nothing_is_loaded(tmp_p
 def test_hostile_text_is_shown_and_never_obeyed(tmp_path):
     world = World(output=tmp_path, items=20, response=HOSTILE)
     points = [world.point({"teacher": HOSTILE[:30].replace("/", "")}, 0, 0.5), world.point({"teacher": "b"}, 0, 0.9)]
-    config = ReportConfig(title=HOSTILE, question=HOSTILE, command=HOSTILE, factors=["teacher"], controls=[HOSTILE],
-                          notes=[HOSTILE], points=points)
+    config = ReportConfig(
+        title=HOSTILE,
+        question=HOSTILE,
+        command=HOSTILE,
+        factors=["teacher"],
+        controls=[HOSTILE],
+        notes=[HOSTILE],
+        points=points,
+    )
     page = Page(world.run(config))
     assert not {"script", "b"} & set(page.tags)
     assert page.text.count(HOSTILE) >= 6
@@ -291,22 +299,33 @@ def interval(estimate: float, low: float, high: float) -> Interval:
     return Interval(estimate=estimate, low=low, high=high, n=9, method="bootstrap")
 
 
-@pytest.mark.parametrize(("given", "text"), [
-    (interval(0.2114, 0.141, 0.2811), "0.21 (0.14 to 0.28)"),
-    (interval(0.99012, 0.9861, 0.9941), "0.990 (0.986 to 0.994)"),
-    (interval(-0.101, -0.2, -0.001), "−0.10 (−0.20 to 0.00)"),
-    (interval(44.21, 42.6, 45.83), "44.2 (42.6 to 45.8)"),
-    (interval(1234.5, 1200.0, 1269.0), "1,234 (1,200 to 1,269)"),
-    (interval(1.0, 1.0, 1.0), "1.00 (1.00 to 1.00)"),
-])
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (interval(0.2114, 0.141, 0.2811), "0.21 (0.14 to 0.28)"),
+        (interval(0.99012, 0.9861, 0.9941), "0.990 (0.986 to 0.994)"),
+        (interval(-0.101, -0.2, -0.001), "−0.10 (−0.20 to 0.00)"),
+        (interval(44.21, 42.6, 45.83), "44.2 (42.6 to 45.8)"),
+        (interval(1234.5, 1200.0, 1269.0), "1,234 (1,200 to 1,269)"),
+        (interval(1.0, 1.0, 1.0), "1.00 (1.00 to 1.00)"),
+    ],
+)
 def test_numbers_have_as_many_digits_as_their_interval_supports(given, text):
     assert wording.full(given) == text
 
 
-@pytest.mark.parametrize(("item", "text"), [
-    (4000, "4,000"), (2e-5, "2e-5"), (0.024, "0.024"), (True, "true"), (None, "null"), (["a", "b"], "a + b"),
-    ([], "none"),
-])
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        (4000, "4,000"),
+        (2e-5, "2e-5"),
+        (0.024, "0.024"),
+        (True, "true"),
+        (None, "null"),
+        (["a", "b"], "a + b"),
+        ([], "none"),
+    ],
+)
 def test_configuration_values_are_written_as_people_write_them(item, text):
     assert wording.value(item) == text
 

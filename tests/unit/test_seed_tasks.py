@@ -133,14 +133,14 @@ def test_no_seed_is_close_to_a_released_one(tasks: list[SeedTask]) -> None:
 )
 def test_python_answers_are_right(tasks: list[SeedTask], name: str, check: str) -> None:
     (answer,) = (task.output for task in tasks if task.name == name)
-    exec(f"{answer}\n{check}", {})  # noqa: S102 - code of this repository
+    exec(f"{answer}\n{check}", {})
 
 
 def test_the_unit_tests_that_a_seed_writes_pass(tasks: list[SeedTask]) -> None:
     (task,) = (task for task in tasks if task.name == "unit_tests_for_slug")
     calls = re.findall(r"def (test_\w+\(\))", task.output)
     assert len(calls) == 2
-    exec("\n".join([task.input, task.output, *calls]), {})  # noqa: S102 - code of this repository
+    exec("\n".join([task.input, task.output, *calls]), {})
 
 
 def test_json_answer_is_json(tasks: list[SeedTask]) -> None:
@@ -162,13 +162,16 @@ def test_prompt_has_its_placeholders_and_introduces_the_list(prompt: str) -> Non
     assert set(re.findall(r"\{.*?\}", prompt)) == {"{count}"}
     assert f'"{NO_INPUT}"' in prompt
     assert prompt.endswith("\nList of {count} tasks:\n")
-    assert "20" in prompt.format(count=20) and "{" not in prompt.format(count=20)
+    assert "20" in prompt.format(count=20)
+    assert "{" not in prompt.format(count=20)
 
 
 def test_prompt_is_short_plain_text_with_requirements_numbered_once(prompt: str) -> None:
-    assert len(prompt) < 2_000 and prompt.isascii()
+    assert len(prompt) < 2_000
+    assert prompt.isascii()
     numbers = [int(number) for number in re.findall(r"^(\d+)\. ", prompt, re.MULTILINE)]
-    assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 8
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= 8
 
 
 def test_prompt_names_the_format_that_the_parser_reads(prompt: str) -> None:

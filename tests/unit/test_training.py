@@ -60,26 +60,32 @@ def train(place: Path, name: str, settings: config.TrainConfig, **parents: Path)
 
 
 def payload(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
-            if path.is_file() and "work" not in path.parts and path.name != "progress.json"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "work" not in path.parts and path.name != "progress.json"
+    }
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
+
 
 def test_loss_is_borne_by_the_output_and_the_end_of_sequence_only() -> None:
     tokenizer = world.make_tokenizer()
     example = Example(id="1", instruction="Repeat red", input="cat", output="red sun")
     row = tokens.encode([example], tokenizer, 1000).rows[0]
-    assert tokenizer.decode(row.ids[:row.masked]) == prompt("Repeat red", "cat")
-    assert tokenizer.decode(row.ids[row.masked:-1]) == "red sun"
+    assert tokenizer.decode(row.ids[: row.masked]) == prompt("Repeat red", "cat")
+    assert tokenizer.decode(row.ids[row.masked : -1]) == "red sun"
     assert row.ids[-1] == tokenizer.eos_token_id
     assert row.supervised == len(row.ids) - row.masked
 
 
 def test_long_examples_lose_their_end_and_are_counted() -> None:
     tokenizer = world.make_tokenizer()
-    short, longer = Example(id="a", instruction="x", input="", output="y"), Example(
-        id="b", instruction="x", input="", output="yyyyyyyyyyyyyyyyyyyy")
+    short, longer = (
+        Example(id="a", instruction="x", input="", output="y"),
+        Example(id="b", instruction="x", input="", output="yyyyyyyyyyyyyyyyyyyy"),
+    )
     whole = len(tokens.encode([short], tokenizer, 1000).rows[0].ids)
     encoded = tokens.encode([short, longer], tokenizer, whole)
     assert encoded.truncated == 1
@@ -91,8 +97,10 @@ def test_long_examples_lose_their_end_and_are_counted() -> None:
 
 def test_examples_without_room_for_an_answer_are_left_out_and_counted() -> None:
     tokenizer = world.make_tokenizer()
-    rows = [Example(id="a", instruction="x", input="", output="y"),
-            Example(id="b", instruction="x" * 500, input="", output="y")]
+    rows = [
+        Example(id="a", instruction="x", input="", output="y"),
+        Example(id="b", instruction="x" * 500, input="", output="y"),
+    ]
     encoded = tokens.encode(rows, tokenizer, 300)
     assert (len(encoded.rows), encoded.unsupervised, encoded.truncated) == (1, 1, 1)
     with pytest.raises(UserError, match=r"train.max_length: all 1 examples have prompts of 300 tokens or more"):
@@ -117,6 +125,7 @@ def test_a_tokenizer_that_ends_every_text_does_not_end_prompts() -> None:
 
 
 # --- order and batches ------------------------------------------------------------------------------------------------
+
 
 def test_whole_epochs_show_each_example_exactly_so_often() -> None:
     plan = order.plan(Budget.parse("3 epochs"), [10] * 50, 16, seed=1)
@@ -157,6 +166,7 @@ def test_padding_is_on_the_right_unattended_and_bears_no_loss() -> None:
 
 # --- gradients --------------------------------------------------------------------------------------------------------
 
+
 def one_at_a_time(module: Any, rows: list[Row]) -> tuple[float, list[torch.Tensor]]:
     """Mean NLL per supervised token and its gradient by definition: no padding, no batch, transformers' own loss."""
     module.zero_grad()
@@ -164,7 +174,7 @@ def one_at_a_time(module: Any, rows: list[Row]) -> tuple[float, list[torch.Tenso
     for row in rows:
         ids = torch.tensor([row.ids])
         labels = ids.clone()
-        labels[0, :row.masked] = -100
+        labels[0, : row.masked] = -100
         mean = module(input_ids=ids, labels=labels).loss * row.supervised / total
         mean.backward()
         loss += mean.item()
@@ -180,8 +190,12 @@ def test_the_split_into_micro_batches_does_not_change_loss_and_gradient(place: P
     loss = gradients(Placed(module=module, forward=module, ranks=ALONE), rows, micro_batch, pad=2)
     assert float(loss) == pytest.approx(expected, rel=1e-6)
     norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in expected_gradients))
-    difference = math.sqrt(sum(float((parameter.grad - gradient).square().sum())
-                               for parameter, gradient in zip(module.parameters(), expected_gradients, strict=True)))
+    difference = math.sqrt(
+        sum(
+            float((parameter.grad - gradient).square().sum())
+            for parameter, gradient in zip(module.parameters(), expected_gradients, strict=True)
+        )
+    )
     assert difference / norm <= 1e-6
 
 
@@ -193,11 +207,13 @@ def test_a_pass_without_loss_has_a_gradient_of_zero(place: Path) -> None:
     before = [parameter.grad.clone() for parameter in module.parameters()]
     module.zero_grad()
     gradients(placed, [row, row.silent()], 1, pad=2)
-    assert all(torch.equal(parameter.grad, gradient)
-               for parameter, gradient in zip(module.parameters(), before, strict=True))
+    assert all(
+        torch.equal(parameter.grad, gradient) for parameter, gradient in zip(module.parameters(), before, strict=True)
+    )
 
 
 # --- optimizers -------------------------------------------------------------------------------------------------------
+
 
 def test_schedules_at_their_marked_points() -> None:
     for name in ("cosine", "linear", "constant", "wsd"):
@@ -226,6 +242,7 @@ def test_muon_gets_the_hidden_matrices_and_adamw_everything_else(place: Path) ->
 
 
 # --- the stage --------------------------------------------------------------------------------------------------------
+
 
 def test_the_stage_leaves_a_model_that_transformers_loads(place: Path, reference: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(reference / "model")
@@ -289,6 +306,7 @@ def test_a_killed_process_is_resumed_to_the_same_bytes(place: Path, reference: P
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
+
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before_and_said(tmp_path: Path) -> None:
     said: list[str] = []
     checkpoints = Checkpoints(folder=tmp_path, say=said.append)
@@ -328,6 +346,7 @@ def test_a_crash_while_saving_leaves_the_previous_checkpoint(tmp_path: Path, mon
 
 # --- many processes ---------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.slow
 def test_sharded_and_replicated_training_equal_one_process(place: Path, reference: Path) -> None:
     modes = ["full_shard", "ddp", "full_shard+resume"]
@@ -342,11 +361,17 @@ def test_sharded_and_replicated_training_equal_one_process(place: Path, referenc
     assert payload(place / "full_shard+resume") == payload(place / "full_shard")
 
 
-@pytest.mark.parametrize(("fsdp", "message"), [
-    (config.Fsdp(world_size=2), "fsdp.mode: 2 processes without a way"),
-    (config.Fsdp(mode="full_shard", world_size=2, offload=True), "fsdp.offload: offload with mode full_shard on cpu"),
-    (config.Fsdp(mode="hybrid_shard", world_size=6, shard_size=4), "fsdp.shard_size: 6 processes do not divide"),
-])
+@pytest.mark.parametrize(
+    ("fsdp", "message"),
+    [
+        (config.Fsdp(world_size=2), "fsdp.mode: 2 processes without a way"),
+        (
+            config.Fsdp(mode="full_shard", world_size=2, offload=True),
+            "fsdp.offload: offload with mode full_shard on cpu",
+        ),
+        (config.Fsdp(mode="hybrid_shard", world_size=6, shard_size=4), "fsdp.shard_size: 6 processes do not divide"),
+    ],
+)
 def test_impossible_distributions_are_refused(fsdp: config.Fsdp, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parallel.check(fsdp, CPU)
@@ -360,6 +385,7 @@ def test_layers_are_read_from_the_model_and_their_absence_is_an_error(place: Pat
 
 
 # --- what it refuses --------------------------------------------------------------------------------------------------
+
 
 def test_divergence_names_the_step_and_a_remedy(place: Path) -> None:
     settings = world.train_config(optimizer=config.AdamW(lr=1e30, warmup_ratio=0.0, clip=None))
@@ -406,9 +432,11 @@ def test_a_tokenizer_larger_than_the_embeddings_is_refused(place: Path) -> None:
         models.check_fit(tokenizer, module, models.Source(name="x", key="model.path"))
 
 
-@pytest.mark.parametrize("special", [{"bos_token": "<bos>", "eos_token": "<eos>"},
-                                     {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<eos>"}],
-                         ids=["no padding", "padding is the end"])
+@pytest.mark.parametrize(
+    "special",
+    [{"bos_token": "<bos>", "eos_token": "<eos>"}, {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<eos>"}],
+    ids=["no padding", "padding is the end"],
+)
 def test_a_padding_token_is_added_with_the_mean_of_the_embeddings(tmp_path: Path, special: dict[str, str]) -> None:
     world.make_base(tmp_path / "base", **special)
     world.make_data(tmp_path / "data", world.examples(4))

@@ -53,8 +53,13 @@ def right_answer(task: Task) -> str:
     words = given_words(task.instruction)
     asked = [kind for kind in KINDS if kind in task.instruction.replace(":", " ").split()]
     answers = {
-        "copy": lambda: words, "reverse": lambda: words[::-1], "first": lambda: words[:1], "last": lambda: words[-1:],
-        "rest": lambda: words[1:], "sort": lambda: sorted(words), "count": lambda: [str(len(words))],
+        "copy": lambda: words,
+        "reverse": lambda: words[::-1],
+        "first": lambda: words[:1],
+        "last": lambda: words[-1:],
+        "rest": lambda: words[1:],
+        "sort": lambda: sorted(words),
+        "count": lambda: [str(len(words))],
         "classify": lambda: [kind_of(word) for word in words],
         "pick": lambda: [word for word in words if kind_of(word) in asked],
         "match": lambda: [word for word in words if word in task.input.split()],
@@ -99,10 +104,15 @@ def test_draws_respect_the_families_and_the_lexicon_share() -> None:
     assert {word for task in tasks for word in given_words(task.instruction)} <= set(LEXICON[: len(LEXICON) // 2])
 
 
-@pytest.mark.parametrize(("options", "named"), [
-    ({"families": ("sort", "sing")}, "sing"), ({"families": ()}, r"\(\)"),
-    ({"lexicon_share": 0.0}, r"0\.0"), ({"lexicon_share": 1.5}, r"1\.5"),
-])
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"families": ("sort", "sing")}, "sing"),
+        ({"families": ()}, r"\(\)"),
+        ({"lexicon_share": 0.0}, r"0\.0"),
+        ({"lexicon_share": 1.5}, r"1\.5"),
+    ],
+)
 def test_unknown_families_and_shares_are_refused_with_the_offending_value(options: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
         draws(1, **options)

@@ -22,8 +22,24 @@ from alpaca import config
 from alpaca.artifacts import Context
 from alpaca.records import Example, as_row, write_jsonl
 
-WORDS = ("red", "green", "blue", "one", "two", "three", "four", "five", "cat", "dog", "bird", "fish", "sun", "moon",
-         "star", "sea")
+WORDS = (
+    "red",
+    "green",
+    "blue",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "cat",
+    "dog",
+    "bird",
+    "fish",
+    "sun",
+    "moon",
+    "star",
+    "sea",
+)
 
 
 def examples(count: int) -> list[Example]:
@@ -32,8 +48,9 @@ def examples(count: int) -> list[Example]:
     for index in range(count):
         words = [WORDS[(index * 7 + 3 * place) % len(WORDS)] for place in range(1 + index % 5)]
         text = " ".join(words)
-        made.append(Example(id=f"e{index}", instruction=f"Repeat {text}", input=text if index % 3 == 0 else "",
-                            output=text))
+        made.append(
+            Example(id=f"e{index}", instruction=f"Repeat {text}", input=text if index % 3 == 0 else "", output=text)
+        )
     return made
 
 
@@ -42,8 +59,12 @@ def make_tokenizer(**special: str) -> PreTrainedTokenizerFast:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     names = special or {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=sorted(set(names.values())), show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=sorted(set(names.values())),
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     raw.train_from_iterator([" ".join(WORDS)] * 20 + ["### Response:", "### Instruction:"] * 20, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=raw, **names)
 
@@ -52,9 +73,17 @@ def make_base(folder: Path, **special: str) -> Path:
     """folder/model in the transformers format; returns folder."""
     tokenizer = make_tokenizer(**special)
     torch.manual_seed(0)
-    shape = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=512,
-                        tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id)
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     LlamaForCausalLM(shape).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     return folder
@@ -71,13 +100,23 @@ def make_context(folder: Path, **parents: Path) -> Context:
     return Context(folder=folder, work=folder / "work", parents=parents)
 
 
-def train_config(*, budget: str = "5 steps", compute: str = "fp32", optimizer: config.Optimizer | None = None,
-                 fsdp: config.Fsdp | None = None, **train: Any) -> config.TrainConfig:
+def train_config(
+    *,
+    budget: str = "5 steps",
+    compute: str = "fp32",
+    optimizer: config.Optimizer | None = None,
+    fsdp: config.Fsdp | None = None,
+    **train: Any,
+) -> config.TrainConfig:
     settings = {"global_batch": 8, "micro_batch": 3, "max_length": 200, "checkpoint_seconds": 1e9, **train}
     return config.TrainConfig(
-        model=config.TinyModel(name="tiny", parameters=1e4), train=config.Train(budget=budget, **settings),
-        optimizer=optimizer or config.AdamW(lr=1e-2, warmup_ratio=0.2), precision=config.Precision(compute=compute),
-        fsdp=fsdp or config.Fsdp(), seeds=config.TrainSeeds())
+        model=config.TinyModel(name="tiny", parameters=1e4),
+        train=config.Train(budget=budget, **settings),
+        optimizer=optimizer or config.AdamW(lr=1e-2, warmup_ratio=0.2),
+        precision=config.Precision(compute=compute),
+        fsdp=fsdp or config.Fsdp(),
+        seeds=config.TrainSeeds(),
+    )
 
 
 def losses(folder: Path) -> list[dict[str, float]]:

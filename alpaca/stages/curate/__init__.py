@@ -1,6 +1,6 @@
 """Curate: raw responses or a released file -> the training set and its data card. Cheap, so every knob is free to try.
 
-    python -m alpaca.jobs outputs/curate/NAME-KEY
+python -m alpaca.jobs outputs/curate/NAME-KEY
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run(config: CurateConfig, context: Context) -> None:
 
 
 def _repair(examples: list[Example], data: Data) -> tuple[list[Example], int]:
-    """"No input" spellings become the empty input; returns how many were changed."""
+    """ "No input" spellings become the empty input; returns how many were changed."""
     if not data.normalise_no_input:
         return examples, 0
     repaired = [replace(example, input=normalise_no_input(example.input)) for example in examples]
@@ -56,7 +56,9 @@ def _filter(examples: list[Example], data: Data, steps: list[card.Step]) -> list
     return kept
 
 
-def _deduplicate(examples: list[Example], pool: Pool, data: Data, steps: list[card.Step], context: Context) -> list[Example]:
+def _deduplicate(
+    examples: list[Example], pool: Pool, data: Data, steps: list[card.Step], context: Context
+) -> list[Example]:
     """Exact ROUGE-L against the seeds and every example kept before, in pool order."""
     if data.dedup_threshold is None:
         return examples
@@ -79,6 +81,8 @@ def _add_all(index: RougeIndex, texts: Iterable[str]) -> None:
 def _select(examples: list[Example], config: CurateConfig, steps: list[card.Step]) -> list[Example]:
     """A prefix of the seed's hash order, so that smaller sets are contained in larger ones."""
     size = len(examples) if config.data.size is None else config.data.size
-    chosen = [examples[index] for index in selection.select([example.id for example in examples], size, config.seeds.data)]
+    chosen = [
+        examples[index] for index in selection.select([example.id for example in examples], size, config.seeds.data)
+    ]
     steps.append(card.Step(name="selection", dropped=len(examples) - len(chosen), kept=len(chosen)))
     return chosen

@@ -30,20 +30,25 @@ class Pool:
 
 def read_pool(folder: Path) -> Pool:
     """The pool of a finished sample folder. Raises ArtifactError when it holds no candidate."""
-    if (folder / "examples.jsonl").exists():
-        pool = _released(folder)
-    else:
-        pool = _generated(folder)
+    pool = _released(folder) if (folder / "examples.jsonl").exists() else _generated(folder)
     if not pool.examples:
-        raise ArtifactError(what="no candidate examples in it", where=str(folder), remedy="look at the responses; the teacher may not answer in the asked form")
+        raise ArtifactError(
+            what="no candidate examples in it",
+            where=str(folder),
+            remedy="look at the responses; the teacher may not answer in the asked form",
+        )
     return pool
 
 
 def _released(folder: Path) -> Pool:
     examples = [Example(**row) for row in read_jsonl(folder / "examples.jsonl")]
     digest = str(read_json(folder / "pool.json")["source_sha256"])
-    return Pool(source=f"a published file (sha256 {digest[:12]}…)", teacher="as published with the data", examples=examples,
-                candidates=len(examples))
+    return Pool(
+        source=f"a published file (sha256 {digest[:12]}…)",
+        teacher="as published with the data",
+        examples=examples,
+        candidates=len(examples),
+    )
 
 
 def _generated(folder: Path) -> Pool:
@@ -55,13 +60,22 @@ def _generated(folder: Path) -> Pool:
         text = continuation(row["text"], asked["first_number"])
         parsed = parse_completion(text, first_number=asked["first_number"], finish_reason=row["finish_reason"])
         wanted = [task for task in parsed.tasks if task.number <= asked["last_number"]]
-        malformed, cut, beyond = malformed + parsed.malformed, cut + parsed.cut, beyond + len(parsed.tasks) - len(wanted)
+        malformed, cut, beyond = (
+            malformed + parsed.malformed,
+            cut + parsed.cut,
+            beyond + len(parsed.tasks) - len(wanted),
+        )
         examples += [_example(row, task) for task in wanted]
         teachers.add(row["model"])
     total = len(examples) + malformed + cut + beyond
-    return Pool(source=f"{summary['requests']:,} responses", teacher=", ".join(sorted(teachers)), examples=examples,
-                candidates=total, seed_instructions=summary["seed_instructions"],
-                steps=_parsing_steps(total, {"malformed": malformed, "cut off": cut, "beyond the list": beyond}))
+    return Pool(
+        source=f"{summary['requests']:,} responses",
+        teacher=", ".join(sorted(teachers)),
+        examples=examples,
+        candidates=total,
+        seed_instructions=summary["seed_instructions"],
+        steps=_parsing_steps(total, {"malformed": malformed, "cut off": cut, "beyond the list": beyond}),
+    )
 
 
 def _parsing_steps(total: int, dropped: dict[str, int]) -> list[Step]:
@@ -74,5 +88,10 @@ def _parsing_steps(total: int, dropped: dict[str, int]) -> list[Step]:
 
 def _example(row: dict[str, Any], task: ParsedTask) -> Example:
     provenance = {"teacher": row["model"], "request": row["id"], "seeds": row["request"]["seeds"]}
-    return Example(id=f"{row['id']}_{task.number:02d}", instruction=task.instruction, input=task.input, output=task.output,
-                   provenance=provenance)
+    return Example(
+        id=f"{row['id']}_{task.number:02d}",
+        instruction=task.instruction,
+        input=task.input,
+        output=task.output,
+        provenance=provenance,
+    )

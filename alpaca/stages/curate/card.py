@@ -29,16 +29,23 @@ class Step:
 def build(pool: Pool, steps: Sequence[Step], repaired: int, kept: Sequence[Example]) -> dict[str, Any]:
     """card.json. Counts of defects are of the source before curation."""
     return {
-        "source": pool.source, "teacher": pool.teacher, "pool": pool.candidates, "size": len(kept),
+        "source": pool.source,
+        "teacher": pool.teacher,
+        "pool": pool.candidates,
+        "size": len(kept),
         "steps": [asdict(step) for step in steps],
         "repairs": {"no_input_spellings": repaired},
         "defects": {
             "empty_output": sum(1 for example in pool.examples if EMPTY_OUTPUT.drops(example)),
-            "no_input_spelling": sum(1 for example in pool.examples if example.input != normalise_no_input(example.input)),
+            "no_input_spelling": sum(
+                1 for example in pool.examples if example.input != normalise_no_input(example.input)
+            ),
         },
         "with_input": sum(1 for example in kept if example.input),
-        "words": {name: _lengths([len(getattr(example, name).split()) for example in kept if getattr(example, name)])
-                  for name in ("instruction", "input", "output")},
+        "words": {
+            name: _lengths([len(getattr(example, name).split()) for example in kept if getattr(example, name)])
+            for name in ("instruction", "input", "output")
+        },
         "families": {},
         "examples": [as_row(example) for example in kept[:SHOWN]],
     }
@@ -51,8 +58,14 @@ def _lengths(counts: Sequence[int]) -> dict[str, Any]:
     ordered = sorted(counts)
     top = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
     width = max(1, -(-(top + 1) // BINS))
-    bins = {edge: 0 for edge in range(0, top + 1, width)}
+    bins = dict.fromkeys(range(0, top + 1, width), 0)
     for count in ordered:
         if count <= top:
             bins[count // width * width] += 1
-    return {"mean": round(mean(ordered), 2), "median": median(ordered), "p99": top, "max": ordered[-1], "histogram": sorted(bins.items())}
+    return {
+        "mean": round(mean(ordered), 2),
+        "median": median(ordered),
+        "p99": top,
+        "max": ordered[-1],
+        "histogram": sorted(bins.items()),
+    }

@@ -43,8 +43,15 @@ def pretrain(config: PretrainConfig, context: Context) -> None:
     ranks = setup()
     placed = place(module, Fsdp(), ranks, bf16=False)
     lines = Lines(stream=lambda: world.corpus_lines(shape.seed), tokenizer=tokenizer, size=shape.batch)
-    job = Job(batch=lines.batch, steps=shape.steps, micro_batch=shape.batch, pad=tokenizer.pad_token_id,
-              optimizer=optimizer(shape), seed=shape.seed, checkpoint_seconds=shape.checkpoint_seconds)
+    job = Job(
+        batch=lines.batch,
+        steps=shape.steps,
+        micro_batch=shape.batch,
+        pad=tokenizer.pad_token_id,
+        optimizer=optimizer(shape),
+        seed=shape.seed,
+        checkpoint_seconds=shape.checkpoint_seconds,
+    )
     rows = train(job, placed, context)
     export(context, module.config, tokenizer, placed.weights())
     write_record(context, rows, {"examples": shape.steps * shape.batch})
@@ -53,21 +60,39 @@ def pretrain(config: PretrainConfig, context: Context) -> None:
 def build_model(shape: TinyModel, tokenizer: Any) -> LlamaForCausalLM:
     """A Llama with tied embeddings, its weights drawn from `model.seed`."""
     if shape.width % shape.heads or shape.width // shape.heads % 2:
-        raise UserError(what=f"{shape.heads} heads do not divide a width of {shape.width} into even parts",
-                        where="model.heads", remedy="model.width must be a multiple of 2 * model.heads")
+        raise UserError(
+            what=f"{shape.heads} heads do not divide a width of {shape.width} into even parts",
+            where="model.heads",
+            remedy="model.width must be a multiple of 2 * model.heads",
+        )
     seed_torch(shape.seed, "weights")
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=shape.width, intermediate_size=FEED_FORWARD * shape.width,
-        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.heads,
-        max_position_embeddings=POSITIONS, rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
-        tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id))
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=shape.width,
+            intermediate_size=FEED_FORWARD * shape.width,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
+            max_position_embeddings=POSITIONS,
+            rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
 
 def optimizer(shape: TinyModel) -> Muon:
     """Muon on the hidden matrices, AdamW on the rest; constant, then linear to zero."""
-    return Muon(lr=shape.muon_lr, adamw_lr=shape.adamw_lr, weight_decay=WEIGHT_DECAY, schedule="wsd",
-                warmup_ratio=min(1.0, WARMUP_STEPS / shape.steps))
+    return Muon(
+        lr=shape.muon_lr,
+        adamw_lr=shape.adamw_lr,
+        weight_decay=WEIGHT_DECAY,
+        schedule="wsd",
+        warmup_ratio=min(1.0, WARMUP_STEPS / shape.steps),
+    )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -25,8 +25,7 @@ def respond(config: RespondConfig, context: Context) -> None:
     answers = _kept(context.work / PARTIAL)
     if len(answers) < len(items):
         _answer(config, context, items, answers)
-    write_jsonl(context.folder / "responses.jsonl",
-                (_row(item, answers[index]) for index, item in enumerate(items)))
+    write_jsonl(context.folder / "responses.jsonl", (_row(item, answers[index]) for index, item in enumerate(items)))
     cut = sum(answer.finish_reason == "length" for answer in answers.values())
     context.log(f"{len(items)} answers, {cut} of them cut at {config.responses.max_new_tokens} tokens")
 
@@ -34,8 +33,12 @@ def respond(config: RespondConfig, context: Context) -> None:
 def _answer(config: RespondConfig, context: Context, items: list[EvalItem], answers: dict[int, Generated]) -> None:
     generator = Generator.load(context.parents["model"] / "model")
     requests = [Request(id=item.id, prompt=prompt(item.instruction, item.input)) for item in items]
-    decoding = Decoding(max_new_tokens=config.responses.max_new_tokens, temperature=config.responses.temperature,
-                        top_p=config.responses.top_p, seed=config.responses.seed)
+    decoding = Decoding(
+        max_new_tokens=config.responses.max_new_tokens,
+        temperature=config.responses.temperature,
+        top_p=config.responses.top_p,
+        seed=config.responses.seed,
+    )
     started, new_tokens = time.monotonic(), 0
     # Batches are the same at every start, so a resumed stage pads each item as an uninterrupted one does.
     for batch in generator.batches(requests, config.responses.batch):
@@ -61,12 +64,17 @@ def _kept(path: Path) -> dict[int, Generated]:
 
 def _keep(path: Path, batch: list[int], made: list[Generated]) -> None:
     with path.open("a", encoding="utf-8", newline="\n") as out:
-        out.writelines(encode({"index": index, **as_row(answer)}) + "\n"
-                       for index, answer in zip(batch, made, strict=True))
+        out.writelines(
+            encode({"index": index, **as_row(answer)}) + "\n" for index, answer in zip(batch, made, strict=True)
+        )
         out.flush()
         os.fsync(out.fileno())
 
 
 def _row(item: EvalItem, answer: Generated) -> dict[str, Any]:
-    return {**as_row(item), "response": answer.text, "new_tokens": answer.new_tokens,
-            "finish_reason": answer.finish_reason}
+    return {
+        **as_row(item),
+        "response": answer.text,
+        "new_tokens": answer.new_tokens,
+        "finish_reason": answer.finish_reason,
+    }

@@ -9,7 +9,7 @@ from typing import Any
 
 from alpaca.curation.dedup import ALPACA_THRESHOLD, RougeIndex
 from alpaca.curation.filters import RELEASED, dropped_by
-from alpaca.curation.parsing import SEPARATOR, parse_completion
+from alpaca.curation.parsing import parse_completion
 
 SURPLUS, DUPLICATE = "beyond_list", "duplicate"
 

@@ -1,6 +1,6 @@
 """Score: responses against references, per item and on average. Cheap, so a new metric costs no new responses.
 
-    python -m alpaca.jobs outputs/score/NAME-KEY
+python -m alpaca.jobs outputs/score/NAME-KEY
 """
 
 from __future__ import annotations
@@ -34,5 +34,8 @@ def _refuse_free_references(rows: list[dict[str, Any]], config: ScoreConfig, con
     """Exact match only where the reference is the one right answer."""
     free = sum(1 for row in rows if not row["exact"])
     if "exact_match" in config.metrics and free:
-        raise UserError(what=f"exact_match asked for {free} items whose reference is only one of many right answers",
-                        where=str(context.parents["responses"]), remedy="use rouge_l for this evaluation")
+        raise UserError(
+            what=f"exact_match asked for {free} items whose reference is only one of many right answers",
+            where=str(context.parents["responses"]),
+            remedy="use rouge_l for this evaluation",
+        )

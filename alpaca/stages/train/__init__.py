@@ -1,6 +1,6 @@
 """Supervised fine-tuning: one plain PyTorch loop on Alpaca's templates.
 
-    stage -> tokens (examples as ids) -> order (which step sees what) -> loop -> export
+stage -> tokens (examples as ids) -> order (which step sees what) -> loop -> export
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def micro_batches(rows: list[Row], size: int, rank: int, world_size: int) -> lis
     """
     rows = sorted(rows, key=lambda row: len(row.ids), reverse=True)
     size = min(size, math.ceil(len(rows) / world_size))
-    passes = [rows[start:start + size] for start in range(0, len(rows), size)]
+    passes = [rows[start : start + size] for start in range(0, len(rows), size)]
     while len(passes) % world_size:
         passes.append([rows[-1].silent()])
     return passes[rank::world_size]
@@ -45,7 +45,7 @@ def collate(rows: list[Row], pad: int, device: torch.device) -> Batch:
     targets = torch.full_like(ids, IGNORED)
     for index, row in enumerate(rows):
         tokens, first = torch.tensor(row.ids), max(row.masked, 1)
-        ids[index, :len(tokens)] = tokens
-        attention[index, :len(tokens)] = 1
-        targets[index, first - 1:len(tokens) - 1] = tokens[first:]
+        ids[index, : len(tokens)] = tokens
+        attention[index, : len(tokens)] = 1
+        targets[index, first - 1 : len(tokens) - 1] = tokens[first:]
     return Batch(ids=ids.to(device), attention=attention.to(device), targets=targets.to(device))

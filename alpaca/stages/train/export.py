@@ -33,16 +33,20 @@ def export(context: Context, config: Any, tokenizer: Any, weights: dict[str, tor
 
 def _write(folder: Path, shell: Any, tokenizer: Any, weights: dict[str, torch.Tensor]) -> None:
     # A fresh one: base models ship sampling settings which transformers then refuses to save without do_sample.
-    shell.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id,
-                                               eos_token_id=tokenizer.eos_token_id)
+    shell.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id
+    )
     shell.save_pretrained(folder, state_dict=dict(weights))
     tokenizer.save_pretrained(folder)
 
 
 def _without_ties(weights: dict[str, torch.Tensor], ties: dict[str, str]) -> dict[str, torch.Tensor]:
     """Drops what is stored under another name already; gathered shards no longer show that by their address."""
-    return {name: weight for name, weight in weights.items()
-            if name not in ties or not torch.equal(weight, weights[ties[name]])}
+    return {
+        name: weight
+        for name, weight in weights.items()
+        if name not in ties or not torch.equal(weight, weights[ties[name]])
+    }
 
 
 def compare(folder: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -59,5 +63,8 @@ def compare(folder: Path, weights: dict[str, torch.Tensor]) -> None:
 
 
 def _damaged(path: Path, name: str) -> UserError:
-    return UserError(what=f"reading back what was written gives other weights: {name}", where=str(path),
-                     remedy="the disk is full or faulty; free space and run the same command again")
+    return UserError(
+        what=f"reading back what was written gives other weights: {name}",
+        where=str(path),
+        remedy="the disk is full or faulty; free space and run the same command again",
+    )

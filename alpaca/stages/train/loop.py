@@ -138,16 +138,24 @@ def _clip(module: torch.nn.Module, largest: float | None) -> float:
 def _refuse_nonfinite(step: int, loss: float, norm: float) -> None:
     if math.isfinite(loss) and math.isfinite(norm):
         return
-    raise UserError(what=f"training diverged at step {step + 1}: loss {loss}, gradient norm {norm}",
-                    where="optimizer.lr",
-                    remedy="a lower optimizer.lr, a longer optimizer.warmup_ratio or a smaller optimizer.clip; if the "
-                    "first step diverges, the base model's weights are damaged")
+    raise UserError(
+        what=f"training diverged at step {step + 1}: loss {loss}, gradient norm {norm}",
+        where="optimizer.lr",
+        remedy="a lower optimizer.lr, a longer optimizer.warmup_ratio or a smaller optimizer.clip; if the "
+        "first step diverges, the base model's weights are damaged",
+    )
 
 
 def _row(run: Run, rows: list[Row], step: int, loss: float, norm: float) -> dict[str, float]:
     """What is recorded of a step: mean NLL in nats, rate, gradient norm before clipping, tokens of this step."""
-    return {"step": step + 1, "loss": loss, "lr": float(run.schedulers[0].get_last_lr()[0]), "grad_norm": norm,
-            "tokens": sum(len(row.ids) for row in rows), "supervised_tokens": sum(row.supervised for row in rows)}
+    return {
+        "step": step + 1,
+        "loss": loss,
+        "lr": float(run.schedulers[0].get_last_lr()[0]),
+        "grad_norm": norm,
+        "tokens": sum(len(row.ids) for row in rows),
+        "supervised_tokens": sum(row.supervised for row in rows),
+    }
 
 
 def _tell(context: Context, placed: Placed, job: Job, row: dict[str, float]) -> None:
@@ -160,8 +168,9 @@ def _save(run: Run, checkpoints: Checkpoints) -> None:
     model, optimizers = run.placed.state(run.optimizers)  # every rank takes part in gathering
     if run.placed.ranks.main:
         schedulers = [scheduler.state_dict() for scheduler in run.schedulers]
-        checkpoints.save(run.done, {"model": model, "optimizers": optimizers, "schedulers": schedulers,
-                                    "rows": run.rows})
+        checkpoints.save(
+            run.done, {"model": model, "optimizers": optimizers, "schedulers": schedulers, "rows": run.rows}
+        )
 
 
 def _restore(run: Run, checkpoints: Checkpoints, context: Context) -> None:

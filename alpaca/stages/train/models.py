@@ -40,8 +40,11 @@ def source(model: Model, base: Path | None) -> Source:
 def _folder(path: Path, key: str) -> Source:
     if not (path / "config.json").is_file():
         problem = "there is no config.json in" if path.is_dir() else "there is no folder"
-        raise UserError(what=f"{problem} {path}", where=key, remedy="a folder in the transformers format: config.json, "
-                        "*.safetensors and the tokenizer's files")
+        raise UserError(
+            what=f"{problem} {path}",
+            where=key,
+            remedy="a folder in the transformers format: config.json, *.safetensors and the tokenizer's files",
+        )
     return Source(name=str(path), key=key)
 
 
@@ -49,9 +52,12 @@ def load_tokenizer(source: Source) -> Any:
     """The tokenizer; a UserError when it cannot be loaded or has no end of sequence."""
     tokenizer = _load(AutoTokenizer.from_pretrained, source, "tokenizer")
     if not tokenizer.eos_token or tokenizer.eos_token_id is None:
-        raise UserError(what=f"the tokenizer of {source.name} has no end of sequence (eos_token is "
-                        f"{tokenizer.eos_token!r}): a model trained with it would never stop", where=source.key,
-                        remedy="set eos_token in its tokenizer_config.json and use the folder as model.path")
+        raise UserError(
+            what=f"the tokenizer of {source.name} has no end of sequence (eos_token is "
+            f"{tokenizer.eos_token!r}): a model trained with it would never stop",
+            where=source.key,
+            remedy="set eos_token in its tokenizer_config.json and use the folder as model.path",
+        )
     return tokenizer
 
 
@@ -80,15 +86,18 @@ def _load(loader: Callable[..., Any], source: Source, thing: str, **options: Any
         return loader(source.name, **options)
     except (OSError, ValueError, KeyError) as error:  # what transformers raises for missing, unknown and torn files
         reason = " ".join(str(error).split())[:300]
-        raise UserError(what=f"cannot load the {thing} of {source.name}: {reason}", where=source.key,
-                        remedy=_remedy(source)) from error
+        raise UserError(
+            what=f"cannot load the {thing} of {source.name}: {reason}", where=source.key, remedy=_remedy(source)
+        ) from error
 
 
 def _remedy(source: Source) -> str:
     if source.key != "model.id":
         return "the folder must hold config.json, *.safetensors and the tokenizer's files, whole"
-    return ("without access to the hub, download it elsewhere (`hf download "
-            f"{source.name} --local-dir FOLDER`, with HF_TOKEN set if it is gated) and give model.path=FOLDER")
+    return (
+        "without access to the hub, download it elsewhere (`hf download "
+        f"{source.name} --local-dir FOLDER`, with HF_TOKEN set if it is gated) and give model.path=FOLDER"
+    )
 
 
 def add_padding(tokenizer: Any) -> int:
@@ -105,8 +114,11 @@ def check_fit(tokenizer: Any, model: Any, source: Source) -> None:
     """Refuses a tokenizer with more tokens than the model has embeddings (before any token is added)."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
-        raise UserError(what=f"the tokenizer of {source.name} has {len(tokenizer)} tokens, the model embeds {rows}",
-                        where=source.key, remedy="they do not belong together; take both from one source")
+        raise UserError(
+            what=f"the tokenizer of {source.name} has {len(tokenizer)} tokens, the model embeds {rows}",
+            where=source.key,
+            remedy="they do not belong together; take both from one source",
+        )
 
 
 def embed_added(model: Any, tokenizer: Any, added: int, seed: int) -> None:
@@ -124,12 +136,10 @@ def embed_added(model: Any, tokenizer: Any, added: int, seed: int) -> None:
     with torch.no_grad():
         for head in heads:
             if head is not None:
-                head.weight[old:old + added] = head.weight[:old].mean(dim=0)
+                head.weight[old : old + added] = head.weight[:old].mean(dim=0)
 
 
 def align_config(model: Any, tokenizer: Any) -> None:
     """Makes the model's special tokens those of the tokenizer, so that generation stops at the trained end."""
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(model.config, name, getattr(tokenizer, name))
-
-

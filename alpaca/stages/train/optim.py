@@ -30,8 +30,9 @@ def build(module: nn.Module, optimizer: config.Optimizer) -> list[torch.optim.Op
     raise UserError(what=f"unknown optimizer {optimizer.kind!r}", where="optimizer.kind", remedy="known: adamw, muon")
 
 
-def _adamw(parameters: list[nn.Parameter], *, lr: float, betas: tuple[float, float], eps: float,
-           weight_decay: float) -> torch.optim.Optimizer:
+def _adamw(
+    parameters: list[nn.Parameter], *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float
+) -> torch.optim.Optimizer:
     # The fused kernel is for GPUs; on a CPU the plain one is the reference that everything is compared with.
     fused = parameters[0].device.type == "cuda"
     return torch.optim.AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
@@ -42,8 +43,10 @@ def _muon(module: nn.Module, parameters: list[nn.Parameter], optimizer: config.M
     taken = {id(parameter) for parameter in hidden}
     rest = [parameter for parameter in parameters if id(parameter) not in taken]
     betas = (optimizer.adamw_beta1, optimizer.adamw_beta2)
-    return [torch.optim.Muon(hidden, lr=optimizer.lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay),
-            _adamw(rest, lr=optimizer.adamw_lr, betas=betas, eps=1e-8, weight_decay=0.0)]
+    return [
+        torch.optim.Muon(hidden, lr=optimizer.lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay),
+        _adamw(rest, lr=optimizer.adamw_lr, betas=betas, eps=1e-8, weight_decay=0.0),
+    ]
 
 
 def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
@@ -72,8 +75,12 @@ def rate(schedule: str, steps: int, warmup_ratio: float) -> Callable[[int], floa
     def factor(step: int) -> float:
         # A scheduler asks once more after the last step: progress 1.
         progress = max(0, step - warmup) / max(1, steps - warmup)
-        decay = {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
-                 "wsd": min(1.0, (steps - step) / (WSD_DECAY * steps))}[schedule]
+        decay = {
+            "constant": 1.0,
+            "linear": 1 - progress,
+            "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+            "wsd": min(1.0, (steps - step) / (WSD_DECAY * steps)),
+        }[schedule]
         return min(1.0, (step + 1) / max(1, warmup)) * decay
 
     return factor

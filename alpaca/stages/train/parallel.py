@@ -76,14 +76,23 @@ def _gathered() -> StateDictOptions:
 def check(fsdp: Fsdp, device: torch.device) -> None:
     """Refuses what cannot run here, before anything is loaded."""
     if fsdp.mode == "none" and fsdp.world_size > 1:
-        raise UserError(what=f"{fsdp.world_size} processes without a way to share the work", where="fsdp.mode",
-                        remedy="fsdp.mode=full_shard (or ddp), or fsdp.world_size=1")
+        raise UserError(
+            what=f"{fsdp.world_size} processes without a way to share the work",
+            where="fsdp.mode",
+            remedy="fsdp.mode=full_shard (or ddp), or fsdp.world_size=1",
+        )
     if fsdp.offload and (fsdp.mode not in SHARDED or device.type != "cuda"):
-        raise UserError(what=f"offload with mode {fsdp.mode} on {device.type}", where="fsdp.offload",
-                        remedy="offload moves shards from GPU to host memory: it needs a GPU and a sharding mode")
+        raise UserError(
+            what=f"offload with mode {fsdp.mode} on {device.type}",
+            where="fsdp.offload",
+            remedy="offload moves shards from GPU to host memory: it needs a GPU and a sharding mode",
+        )
     if fsdp.mode == "hybrid_shard" and fsdp.world_size % shard_size(fsdp):
-        raise UserError(what=f"{fsdp.world_size} processes do not divide into groups of {shard_size(fsdp)}",
-                        where="fsdp.shard_size", remedy="a divisor of fsdp.world_size")
+        raise UserError(
+            what=f"{fsdp.world_size} processes do not divide into groups of {shard_size(fsdp)}",
+            where="fsdp.shard_size",
+            remedy="a divisor of fsdp.world_size",
+        )
 
 
 def shard_size(fsdp: Fsdp) -> int:
@@ -106,10 +115,13 @@ def place(module: nn.Module, fsdp: Fsdp, ranks: Ranks, *, bf16: bool) -> Placed:
 
 def _shard(module: nn.Module, fsdp: Fsdp, ranks: Ranks, bf16: bool) -> None:
     whole = module.state_dict() if ranks.main else {}
-    precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bf16 \
-        else MixedPrecisionPolicy()
+    precision = (
+        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bf16 else MixedPrecisionPolicy()
+    )
     options: dict[str, Any] = {
-        "mesh": _mesh(fsdp, ranks), "mp_policy": precision, "reshard_after_forward": fsdp.mode != "shard_grad_op",
+        "mesh": _mesh(fsdp, ranks),
+        "mp_policy": precision,
+        "reshard_after_forward": fsdp.mode != "shard_grad_op",
         "offload_policy": CPUOffloadPolicy() if fsdp.offload else OffloadPolicy(),
     }
     for layer in layers(module):
@@ -142,6 +154,9 @@ def layers(module: nn.Module) -> list[nn.Module]:
     names = set(getattr(module, "_no_split_modules", None) or ())
     found = [child for child in module.modules() if type(child).__name__ in names]
     if not found:
-        raise UserError(what=f"{type(module).__name__} does not say which of its modules are layers ({sorted(names)})",
-                        where="fsdp.mode", remedy="fsdp.mode=ddp, or a model that declares _no_split_modules")
+        raise UserError(
+            what=f"{type(module).__name__} does not say which of its modules are layers ({sorted(names)})",
+            where="fsdp.mode",
+            remedy="fsdp.mode=ddp, or a model that declares _no_split_modules",
+        )
     return found

@@ -50,20 +50,35 @@ def fine_tune(config: TrainConfig, context: Context, ranks: Ranks) -> None:
     lengths = [len(row.ids) for row in encoded.rows]
     plan = order.plan(Budget.parse(config.train.budget), lengths, config.train.global_batch, config.seeds.order)
     if ranks.main:
-        context.log(f"{len(encoded.rows)} examples, {sum(lengths) / len(lengths):.1f} tokens each; {plan.steps} steps "
-                    f"of {config.train.global_batch}; {encoded.truncated} cut, {encoded.unsupervised} left out")
+        context.log(
+            f"{len(encoded.rows)} examples, {sum(lengths) / len(lengths):.1f} tokens each; {plan.steps} steps "
+            f"of {config.train.global_batch}; {encoded.truncated} cut, {encoded.unsupervised} left out"
+        )
     placed = parallel.place(base.module, config.fsdp, ranks, bf16=config.precision.compute == "bf16")
-    job = Job(batch=lambda step: [encoded.rows[index] for index in plan.batch(step)], steps=plan.steps,
-              micro_batch=config.train.micro_batch, pad=base.tokenizer.pad_token_id, optimizer=config.optimizer,
-              seed=config.seeds.order, checkpoint_seconds=config.train.checkpoint_seconds)
+    job = Job(
+        batch=lambda step: [encoded.rows[index] for index in plan.batch(step)],
+        steps=plan.steps,
+        micro_batch=config.train.micro_batch,
+        pad=base.tokenizer.pad_token_id,
+        optimizer=config.optimizer,
+        seed=config.seeds.order,
+        checkpoint_seconds=config.train.checkpoint_seconds,
+    )
     rows = train(job, placed, context)
     weights = placed.weights()  # every rank takes part in gathering
     if ranks.main:
         export(context, base.config, base.tokenizer, weights)
-        write_record(context, rows, {
-            "examples": len(encoded.rows), "epochs": plan.draws / len(encoded.rows),
-            "truncated_examples": encoded.truncated, "unsupervised_examples": encoded.unsupervised,
-            "added_tokens": base.added})
+        write_record(
+            context,
+            rows,
+            {
+                "examples": len(encoded.rows),
+                "epochs": plan.draws / len(encoded.rows),
+                "truncated_examples": encoded.truncated,
+                "unsupervised_examples": encoded.unsupervised,
+                "added_tokens": base.added,
+            },
+        )
 
 
 def load(source: models.Source, seed: int, ranks: Ranks) -> Base:

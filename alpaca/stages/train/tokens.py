@@ -49,7 +49,7 @@ def encode(examples: Iterable[Example], tokenizer: Any, max_length: int) -> Enco
     """
     encoded, examples = Encoded(rows=[]), list(examples)
     for start in range(0, len(examples), ENCODE_AT_ONCE):
-        for row, whole in _rows(examples[start:start + ENCODE_AT_ONCE], tokenizer, max_length):
+        for row, whole in _rows(examples[start : start + ENCODE_AT_ONCE], tokenizer, max_length):
             encoded.truncated += not whole
             if row.supervised:
                 encoded.rows.append(row)
@@ -81,5 +81,8 @@ def _refuse_empty(encoded: Encoded, examples: int, max_length: int) -> None:
     if not examples:
         raise UserError(what="the training set is empty", where="data", remedy="loosen the filters or ask for more")
     if not encoded.rows:
-        raise UserError(what=f"all {examples} examples have prompts of {max_length} tokens or more: nothing to learn",
-                        where="train.max_length", remedy="a larger train.max_length")
+        raise UserError(
+            what=f"all {examples} examples have prompts of {max_length} tokens or more: nothing to learn",
+            where="train.max_length",
+            remedy="a larger train.max_length",
+        )
