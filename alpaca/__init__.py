@@ -1,1 +1,1 @@
-"""Controlled ablations of the instruction-tuning recipe: data, training, evaluation and report as one typed chain of stages."""
+"""Controlled ablations of the instruction-tuning recipe: one typed chain of stages."""

@@ -93,7 +93,7 @@ def _digest(path: str, mtime_ns: int) -> str:
 
 
 def _folder_digest(path: str) -> str:
-    """Small files by content, weights by name and size: reading 13 GB to plan a run would take longer than to plan it."""
+    """Small files by content, weights by name and size: reading 13 GB takes longer than planning."""
     digest = hashlib.sha256()
     for file in sorted(place for place in Path(path).iterdir() if place.is_file()):
         size = file.stat().st_size
@@ -120,8 +120,14 @@ def _require_canonical(value: Any, path: str) -> None:
     elif isinstance(value, list):
         for index, child in enumerate(value):
             _require_canonical(child, f"{path}[{index}]")
-    elif (isinstance(value, float) and not math.isfinite(value)) or not (value is None or isinstance(value, (str, int, float, bool))):
+    elif not _is_canonical_scalar(value):
         raise _no_form(value, path)
+
+
+def _is_canonical_scalar(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, (str, int))
 
 
 def _no_form(value: Any, path: str) -> UserError:

@@ -130,7 +130,7 @@ def _batch(run: Run) -> Iterator[UserError]:
         )
     elif (train.global_batch // world) % min(train.micro_batch, train.global_batch // world):
         yield UserError(
-            what=f"{train.micro_batch} does not divide the {train.global_batch // world} examples of a process and step "
+            what=f"{train.micro_batch} does not divide the {train.global_batch // world} examples of each process "
             f"(global batch {train.global_batch} over {world} processes)",
             where="train.micro_batch",
             remedy=f"use a divisor of {train.global_batch // world}",
@@ -208,7 +208,7 @@ def _memory(run: Run) -> Iterator[UserError]:
     needed, present = run.model.parameters * BYTES_PER_PARAMETER, provenance.memory_bytes()
     if needed > present:
         yield UserError(
-            what=f"training {run.model.name} needs about {needed / 2**30:.0f} GiB for weights, gradients and optimizer, "
+            what=f"training {run.model.name} needs about {needed / 2**30:.0f} GiB for weights, gradients and states, "
             f"this machine has {present / 2**30:.0f} GiB and no GPU",
             where="model",
             remedy="use a smaller model, or run on a machine with GPUs",
@@ -229,5 +229,6 @@ def _weights(run: Run) -> Iterator[UserError]:
 
 
 def _in_hub_cache(model_id: str) -> bool:
-    home = os.environ.get("HF_HUB_CACHE") or os.path.join(os.environ.get("HF_HOME", "~/.cache/huggingface"), "hub")
-    return (Path(home).expanduser() / f"models--{model_id.replace('/', '--')}").exists()
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    return (cache.expanduser() / f"models--{model_id.replace('/', '--')}").exists()

@@ -1,4 +1,4 @@
-"""Who works on a folder: numbered claim files, created with O_EXCL, kept alive by a heartbeat, never deleted while work goes on.
+"""Who works on a folder: numbered claim files, created with O_EXCL, kept alive by a heartbeat.
 
 The highest number holds the folder. A dead owner is succeeded by creating the next number, which only one process can
 do; an owner that was frozen for so long that it lost the folder sees the higher number and must not publish.

@@ -40,7 +40,7 @@ def version_base() -> dict[str, str]:
 
 
 def parse(overrides: Sequence[str]) -> tuple[list[Override], list[UserError]]:
-    """The overrides that Hydra's grammar accepts, and a problem for each that it does not, or that adds or deletes keys."""
+    """The overrides that Hydra's grammar accepts, and a problem for each other one, or that adds or deletes keys."""
     good, problems = [], []
     parser = OverridesParser.create()
     for text in overrides:

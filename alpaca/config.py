@@ -73,7 +73,7 @@ class DataGen:
 
 @dataclass(kw_only=True, slots=True)
 class AlpacaDataGen(DataGen):
-    """Alpaca's one-step form (stanford_alpaca, generate_instruction.py): seeds shown, the teacher continues the list."""
+    """Alpaca's one-step form (its generate_instruction.py): seeds are shown, the teacher continues the list."""
 
     kind: str = what("alpaca", choices=("alpaca",))
     seeds: str | None = content()
@@ -412,7 +412,7 @@ class Point:
     seeds: dict[str, int]
     """data, init, order."""
     stages: dict[str, str]
-    """Role ("sample", "curate", "pretrain", "train", "respond:NAME", "score:NAME") -> folder below the output folder."""
+    """Role ("sample", "curate", "pretrain", "train", "respond:NAME", "score:NAME") -> folder in the output folder."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -25,7 +25,7 @@ CONFIGS: dict[str, type] = {
 
 
 def freeze_node(node: Node, parents: dict[str, str], extra: dict[str, Any]) -> dict[str, Any]:
-    """What stage.json holds. parents: role -> folder below the output folder; extra: code snapshot, git, tracking, argv."""
+    """What stage.json holds. parents: role -> folder in the output; extra: code snapshot, git, tracking, argv."""
     plain = dataclasses.asdict(_absolute(node.config))
     return {
         "stage": node.stage,

@@ -148,7 +148,7 @@ class Draw:
     def __init__(self, streams: list[random.Random]) -> None:
         self.streams = streams
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002 - their signature
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """scores: [rows, vocabulary] logits; returns the same shape, -inf everywhere but at the drawn token."""
         uniform = torch.tensor([[stream.random()] for stream in self.streams], dtype=torch.double, device=scores.device)
         cumulative = scores.double().softmax(dim=-1).cumsum(dim=-1)

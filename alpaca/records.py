@@ -25,7 +25,7 @@ class Example:
 
 @dataclass(kw_only=True, slots=True)
 class SeedTask:
-    """A human-written task shown to the teacher; the field names of self-instruct's seed_tasks.jsonl, one instance each."""
+    """A human-written task shown to the teacher; one instance of self-instruct's seed_tasks.jsonl."""
 
     id: str
     name: str
@@ -48,7 +48,7 @@ class EvalItem:
 
 
 def encode(row: Any) -> str:
-    """One JSON line without its newline: UTF-8 text kept readable, key order as given (so equal rows are equal bytes)."""
+    """One JSON line without its newline: readable UTF-8, keys in the given order, so equal rows are equal bytes."""
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -70,7 +70,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     temporary = path.with_name(path.name + ".part")
     count = 0
     with temporary.open("w", encoding="utf-8", newline="\n") as out:
-        for count, row in enumerate(rows, 1):
+        for count, row in enumerate(rows, 1):  # noqa: B007 - returned below
             out.write(encode(row) + "\n")
         out.flush()
         os.fsync(out.fileno())

@@ -60,7 +60,7 @@ def expand(
 ) -> Sweep:
     """Every point of the command, typed and checked.
 
-    Raises ConfigurationErrors with all problems of all points: grammar, unknown keys, groups and values, contradictions,
+    Raises ConfigurationErrors with all problems of all points: grammar, unknown keys and values, contradictions,
     several values without -m, and points that differ in more than their factors and seeds.
     """
     composer = composer or Composer()
@@ -180,7 +180,7 @@ def _runs(
     parser = OverridesParser.create()
     options = {key: [parser.parse_override(f"{key}={value}") for value in values] for key, values in axes.items()}
     for chosen in itertools.product(*options.values()):
-        # A file's fixed overrides stand before the factors, the command line's shared ones too: a factor has the last word.
+        # Shared overrides stand before the factors: a factor has the last word.
         run = composer.run([*shared, *chosen])
         if run is not None:
             runs.append(run)
@@ -256,7 +256,8 @@ def _refuse_confounded(runs: list[Run], covered: tuple[str, ...], composer: Comp
             UserError(
                 what="the points differ in more than their factors and seeds: " + ", ".join(stray),
                 where="sweep",
-                remedy="give these the same value in every point (a choice such as model= brings its recipe along), or make them factors",
+                remedy="give these one value in every point (a choice such as model= brings its recipe along), or make "
+                "them factors",
             )
         )
 

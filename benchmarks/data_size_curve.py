@@ -1,10 +1,10 @@
-"""Claim: the embedded world gives a real data-size curve on a laptop: held-out exact match grows with the number of examples.
+"""Claim: the embedded world gives a real data-size curve on a laptop: exact match grows with the number of examples.
 
     python benchmarks/data_size_curve.py [--quick]
 
 Runs the shipped question (sweeps/data_size.yaml: 250, 1,000 and 4,000 examples, three seeds, equal steps, two runs side
 by side) by launch.py in a fresh output folder. exact_match_SIZE are lists over seeds; run_seconds is the median wall
-time of one fine-tuning, pretrain_seconds that of the base model, wall_seconds the whole sweep's. kept_share_20000 is the
+time of one fine-tuning, pretrain_seconds that of the base, wall_seconds the whole sweep's. kept_share_20000 is the
 share of 20,000 candidates that passes Alpaca's filters and ROUGE-L de-duplication at 0.7. `--quick`: one seed, 250 and
 1,000 examples, 2,000 candidates.
 """

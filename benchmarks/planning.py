@@ -1,4 +1,4 @@
-"""Claim: planning is quick. 200 points in under 5 s; `--help` and a one-run dry run under 1.5 s; a finished run again under 3 s.
+"""Claim: planning is quick. 200 points in under 5 s; `--help` and a dry run under 1.5 s; a finished run under 3 s.
 
     python benchmarks/planning.py [--quick]
 

@@ -1,4 +1,4 @@
-"""Runs every script of this folder and repeats their JSON lines: `make bench`, or `FULL=1 make bench` for the long forms.
+"""Runs every script of this folder and repeats their JSON lines: `make bench`, or `FULL=1 make bench`.
 
     python benchmarks/run_all.py [--quick]
 

@@ -1,4 +1,4 @@
-"""Shared by all tests: the project's root, the data beside it, a composer, and runs of launch.py as a user starts it."""
+"""Shared by all tests: the project's root, the data beside it, and runs of launch.py as a user starts it."""
 
 from __future__ import annotations
 

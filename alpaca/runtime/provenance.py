@@ -60,7 +60,7 @@ def gpu_count() -> int:
 
 
 def snapshot(output: Path) -> Path:
-    """A copy of the package below `output`/code, named by its content: what the workers run, whatever is edited later."""
+    """A copy of the package in `output`/code, named by its content: what the workers run, whatever is edited later."""
     files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     digest = hashlib.sha256()
     for path in files:

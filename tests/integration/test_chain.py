@@ -1,4 +1,4 @@
-"""The whole chain by launch.py, in processes of its own: from the first command to the page, killed, doubled, damaged."""
+"""The whole chain by launch.py in its own processes: from the first command to the page, killed, doubled, damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""W&B offline, read back with W&B's own reader: configuration, history, group, job type, tags; and no failure of it stops a run."""
+"""W&B offline, read back with W&B's own reader: configuration, history, group, job type, tags."""
 
 from __future__ import annotations
 

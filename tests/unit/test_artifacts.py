@@ -18,7 +18,8 @@ from alpaca.errors import ArtifactError
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = (
     "import sys, time; from pathlib import Path; from alpaca import claims\n"
-    "claims.acquire(Path(sys.argv[1]), finished=lambda: False, on_wait=print); print('held', flush=True); time.sleep(60)"
+    "claims.acquire(Path(sys.argv[1]), finished=lambda: False, on_wait=print)\n"
+    "print('held', flush=True); time.sleep(60)"
 )
 
 

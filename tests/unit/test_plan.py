@@ -1,4 +1,4 @@
-"""Keys: what is identity, what is execution, what is shared; and the proof that points differ in their factors alone."""
+"""Keys: what is identity, what is execution, what is shared; and that points differ in their factors alone."""
 
 from __future__ import annotations
 
@@ -173,7 +173,10 @@ def test_a_factor_that_drags_others_along_is_refused_by_name() -> None:
 
 
 def test_keys_do_not_depend_on_the_process() -> None:
-    code = "from alpaca import plan; from alpaca.sweep import expand; print(sorted(plan.build(expand([], multirun=False).runs).nodes))"
+    code = (
+        "from alpaca import plan; from alpaca.sweep import expand\n"
+        "print(sorted(plan.build(expand([], multirun=False).runs).nodes))"
+    )
     runs = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -192,7 +195,8 @@ def test_planning_imports_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; sys.argv = ['launch.py', 'dry_run=true', 'output_dir=nowhere']; import runpy\n"
         "runpy.run_path('launch.py', run_name='__main__')\n"
-        "print([name for name in ('torch', 'transformers', 'numpy', 'openai', 'matplotlib', 'wandb') if name in sys.modules])"
+        "heavy = ('torch', 'transformers', 'numpy', 'openai', 'matplotlib', 'wandb')\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]"), done.stdout

@@ -20,12 +20,12 @@ from alpaca.artifacts import Context
 from alpaca.config import AlpacaDataGen, ReleasedDataGen, SampleConfig, Spend, Teacher
 from alpaca.curation.dedup import RougeIndex
 from alpaca.curation.filters import dropped_by
-from alpaca.curation.parsing import parse_completion
+from alpaca.curation.parsing import continuation, parse_completion
 from alpaca.errors import ArtifactError, TeacherError, UserError
 from alpaca.records import read_jsonl
 from alpaca.runtime.download import CACHE_VARIABLE, cached_path, fetch
 from alpaca.stages.sample import run
-from alpaca.stages.sample.judge import Judge, continuation
+from alpaca.stages.sample.judge import Judge
 from alpaca.stages.sample.plan import RequestPlan, encode_prompt
 from alpaca.stages.sample.seeds import load_prompt, load_seed_tasks
 from alpaca.teachers.openai import OpenAI

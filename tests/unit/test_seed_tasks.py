@@ -1,4 +1,4 @@
-"""The project's own seed tasks and generation prompt: both are data that ship, so their promises are tested like code."""
+"""The project's own seed tasks and generation prompt: data that ship, so their promises are tested like code."""
 
 from __future__ import annotations
 
@@ -83,8 +83,10 @@ def test_texts_are_trimmed_and_no_longer_than_the_prompt_allows(tasks: list[Seed
     for task in tasks:
         assert task.instruction == " ".join(task.instruction.split()), task.id
         assert len(task.instruction.split()) <= 60, task.id
-        assert task.input == task.input.strip() and len(task.input.split()) <= MAX_WORDS, task.id
-        assert task.output == task.output.strip() and len(task.output.split()) < MAX_WORDS, task.id
+        assert task.input == task.input.strip(), task.id
+        assert len(task.input.split()) <= MAX_WORDS, task.id
+        assert task.output == task.output.strip(), task.id
+        assert len(task.output.split()) < MAX_WORDS, task.id
 
 
 def test_no_seed_holds_a_stand_in_or_an_unfinished_instruction(tasks: list[SeedTask]) -> None:

@@ -123,7 +123,7 @@ def losses(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error
+class Interrupted(Exception):
     """What a test interrupts a stage with."""
 
 

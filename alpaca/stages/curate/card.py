@@ -52,7 +52,7 @@ def build(pool: Pool, steps: Sequence[Step], repaired: int, kept: Sequence[Examp
 
 
 def _lengths(counts: Sequence[int]) -> dict[str, Any]:
-    """Words of the non-empty texts: mean, median, 99th percentile, longest, and an even histogram up to the percentile."""
+    """Words of the non-empty texts: mean, median, 99th percentile, longest, and an even histogram up to that."""
     if not counts:
         return {"mean": 0.0, "median": 0, "p99": 0, "max": 0, "histogram": []}
     ordered = sorted(counts)
