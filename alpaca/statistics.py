@@ -70,7 +70,7 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
     )
 
 
-def bootstrap_mean(values: Sequence[float], seed: int, level: float = LEVEL) -> Interval:
+def bootstrap_mean(values: Sequence[float], seed: int = 0, level: float = LEVEL) -> Interval:
     """BCa bootstrap interval of the mean (Efron, JASA 82, 1987), 4,999 resamples drawn from `seed`.
 
     Equal values and seed give equal bounds. Values without any spread give an interval of no width and the method
@@ -91,9 +91,14 @@ def bootstrap_mean(values: Sequence[float], seed: int, level: float = LEVEL) -> 
 def mean_interval(values: Sequence[float], seed: int = 0, level: float = LEVEL) -> Interval:
     """The interval over items: Wilson where every value is 0 or 1, the bootstrap otherwise."""
     _check(values, least=1)
-    if all(value in (0.0, 1.0) for value in values):
+    if is_binary(values):
         return wilson(round(sum(values)), len(values), level)
     return bootstrap_mean(values, seed, level)
+
+
+def is_binary(values: Sequence[float]) -> bool:
+    """Whether every value is 0 or 1."""
+    return all(value in (0.0, 1.0) for value in values)
 
 
 def simultaneous_level(comparisons: int, level: float = LEVEL) -> float:

@@ -18,7 +18,7 @@ from alpaca.report import answer, figures, ledger, wording
 from alpaca.report.cards import data_cards
 from alpaca.report.figures import Losses, Mark, Series, Words
 from alpaca.report.folders import Folder, Library
-from alpaca.report.results import Level, Outcome, Results, family_intervals, gather
+from alpaca.report.results import LEAST_FAMILY, Level, Outcome, Results, family_intervals, gather
 from alpaca.report.samples import choose
 from alpaca.statistics import Interval
 
@@ -117,7 +117,9 @@ def _family_drawing(results: Results, metric: str) -> Drawing:
     ]
     alt = f"{metric} by family: " + "; ".join(f"{name} {wording.full(one)}" for name, one in families.items())
     of_seed = f" (seed {first.seed})" if others else ""
-    caption = f"By family of tasks{of_seed}, with the number of items; lines are 95 % intervals over items."
+    caption = (
+        f"By family of at least {LEAST_FAMILY} items{of_seed}, with their number; lines are 95 % intervals over items."
+    )
     return Drawing(svg=figures.bars(marks, Words(x=metric, y="", alt=alt, name="families")), caption=caption)
 
 

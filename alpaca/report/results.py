@@ -12,10 +12,12 @@ from alpaca.config import Point, ReportConfig
 from alpaca.errors import UserError
 from alpaca.report import wording
 from alpaca.report.folders import Folder, Library
-from alpaca.statistics import Interval, bootstrap_mean, mean_interval, simultaneous_level, t_interval
+from alpaca.statistics import Interval, bootstrap_mean, is_binary, mean_interval, simultaneous_level, t_interval
 
 SEEDS_FOR_T = 3
 """With fewer runs a t interval is too wide to say anything; the interval is then over items."""
+LEAST_FAMILY = 10
+"""Items that a family must have to be shown by itself: fewer say nothing about it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,14 +139,14 @@ def gather(config: ReportConfig, library: Library) -> Results:
 
 
 def family_intervals(scores: Scores) -> dict[str, Interval]:
-    """The metric in each family of items, over items; empty where the items have no families."""
-    families = sorted({family for family in scores.families.values() if family})
-    if len(families) < 2:
-        return {}
-    return {
-        family: mean_interval([value for item, value in scores.values.items() if scores.families[item] == family])
-        for family in families
-    }
+    """The metric in each family of at least LEAST_FAMILY items, over items; empty where there are not two such families."""
+    members: dict[str, list[float]] = {}
+    for item, value in scores.values.items():
+        members.setdefault(scores.families[item], []).append(value)
+    large = {name: values for name, values in sorted(members.items()) if name and len(values) >= LEAST_FAMILY}
+    # Whether a metric is 0 or 1 shows in all items: a family of ROUGE-L zeros is no sample of failures.
+    of_family = mean_interval if is_binary(list(scores.values.values())) else bootstrap_mean
+    return {name: of_family(values) for name, values in large.items()} if len(large) > 1 else {}
 
 
 def _outcome(point: Point, library: Library, by_folder: dict[str, dict[str, Scores]]) -> Outcome:

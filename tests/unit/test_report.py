@@ -333,3 +333,13 @@ def test_configuration_values_are_written_as_people_write_them(item, text):
 @pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (95, "1.6 min"), (3700, "1 h 02 min")])
 def test_durations(seconds, text):
     assert wording.duration(seconds) == text
+
+
+def test_families_are_shown_where_they_have_items_enough_and_by_the_metrics_own_interval():
+    from alpaca.report.results import Scores, family_intervals
+
+    values = {f"a{n}": 0.0 for n in range(12)} | {f"b{n}": 0.3 + n / 100 for n in range(12)} | {"c0": 1.0}
+    scores = Scores(values=values, families={item: item[0] for item in values}, interval=None)
+    shown = family_intervals(scores)
+    assert sorted(shown) == ["a", "b"]
+    assert shown["a"].high == 0.0  # twelve zeros of a graded metric are not twelve failures of a yes-or-no one
