@@ -16,7 +16,7 @@ from alpaca.statistics import Interval, bootstrap_mean, is_binary, mean_interval
 
 SEEDS_FOR_T = 3
 """With fewer runs a t interval is too wide to say anything; the interval is then over items."""
-LEAST_FAMILY = 10
+LEAST_FAMILY = 5
 """Items that a family must have to be shown by itself: fewer say nothing about it."""
 
 

@@ -42,7 +42,7 @@ class World:
     """An output folder that grows; `parents` is what a report's context is given."""
 
     output: Path
-    items: int = 100
+    items: int = 60
     parents: dict[str, Path] = field(default_factory=dict)
     model_kind: str = "tiny"
     evaluations: dict[str, str] = field(default_factory=lambda: {"embedded": "embedded"})
