@@ -269,8 +269,8 @@ class Responses:
 
 
 @dataclass(kw_only=True, slots=True)
-class Evaluation:
-    """One named evaluation: its items, how they are answered, how the answers are scored."""
+class RespondConfig:
+    """The items of one evaluation and how they are answered: all that its respond stage may read."""
 
     set: str = what(MISSING)
     """Loader of the items (`alpaca.evalsets`)."""
@@ -281,6 +281,12 @@ class Evaluation:
     size: int | None = what(None, least=1)
     """Only the first so many items; null: all."""
     responses: Responses = field(default_factory=Responses)
+
+
+@dataclass(kw_only=True, slots=True)
+class Evaluation(RespondConfig):
+    """One named evaluation: its items, how they are answered, how the answers are scored."""
+
     metrics: list[str] = what(factory=list)
 
 
@@ -381,18 +387,6 @@ class TrainConfig:
     precision: Precision
     fsdp: Fsdp
     seeds: TrainSeeds
-
-
-@dataclass(kw_only=True, slots=True)
-class RespondConfig:
-    """All that the respond stage of one evaluation may read."""
-
-    set: str = what(MISSING)
-    path: str | None = content()
-    url: str = how("")
-    sha256: str = what("")
-    size: int | None = what(None, least=1)
-    responses: Responses = field(default_factory=Responses)
 
 
 @dataclass(kw_only=True, slots=True)
