@@ -72,6 +72,7 @@ def main() -> None:
     overrides = tuple(word for word in sys.argv[1:] if not word.startswith("-"))
     if not flags - OWN_FLAGS:
         told(lambda: check(overrides, bool(flags)))
+        sys.argv[1:] = [*sorted(flags), *overrides]  # Hydra's parser refuses overrides on both sides of a flag
     run()
 
 

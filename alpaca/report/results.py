@@ -139,7 +139,7 @@ def gather(config: ReportConfig, library: Library) -> Results:
 
 
 def family_intervals(scores: Scores) -> dict[str, Interval]:
-    """The metric in each family of at least LEAST_FAMILY items, over items; empty where there are not two such families."""
+    """The metric in each family of at least LEAST_FAMILY items, over items; empty without two such families."""
     members: dict[str, list[float]] = {}
     for item, value in scores.values.items():
         members.setdefault(scores.families[item], []).append(value)

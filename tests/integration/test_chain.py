@@ -277,6 +277,14 @@ def test_hydras_own_habits_keep_working(flag: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_flag_may_stand_anywhere(launch: Launch) -> None:
+    texts = [
+        launch(*words, "dry_run=true").stdout
+        for words in (["-m", "seed=0,1", "data.size=9"], ["data.size=9", "-m", "seed=0,1"])
+    ]
+    assert texts[0] == texts[1]
+
+
 def test_a_wrong_command_ends_with_status_two_and_no_traceback(launch: Launch, tmp_path: Path) -> None:
     done = launch("data.siez=3", "model=llama8b", "optimizer.lrr=1", check=False)
     assert done.returncode == 2
