@@ -15,6 +15,9 @@ from typing import Any
 from alpaca.artifacts import sha256_file
 from alpaca.config import CONTENT, EXECUTION
 from alpaca.errors import UserError
+from alpaca.runtime.download import cache_folder
+
+LARGE_FILE = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +90,28 @@ def file_digest(path: str | None, key: str) -> str | None:
     return _folder_digest(str(place)) if place.is_dir() else _digest(str(place), place.stat().st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=4096)
 def _digest(path: str, mtime_ns: int) -> str:
-    return sha256_file(Path(path))
+    """Content digest; that of a large file is kept in the cache, so that weights are read once and not at every plan."""
+    status = Path(path).stat()
+    if status.st_size < LARGE_FILE:
+        return sha256_file(Path(path))
+    name = hashlib.sha256(f"{Path(path).resolve()}\0{status.st_size}\0{mtime_ns}\0{status.st_ino}".encode()).hexdigest()
+    memo = cache_folder() / "digests" / name
+    if memo.exists():
+        return memo.read_text(encoding="ascii")
+    found = sha256_file(Path(path))
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    memo.write_text(found, encoding="ascii")
+    return found
 
 
 def _folder_digest(path: str) -> str:
-    """Small files by content, weights by name and size: reading 13 GB takes longer than planning."""
+    """Of the names and contents of all files below a folder."""
     digest = hashlib.sha256()
-    for file in sorted(place for place in Path(path).iterdir() if place.is_file()):
-        size = file.stat().st_size
-        mark = _digest(str(file), file.stat().st_mtime_ns) if size < 2**22 else str(size)
-        digest.update(f"{file.name}\0{mark}\0".encode())
+    for file in sorted(place for place in Path(path).rglob("*") if place.is_file()):
+        mark = _digest(str(file), file.stat().st_mtime_ns)
+        digest.update(f"{file.relative_to(path).as_posix()}\0{mark}\0".encode())
     return digest.hexdigest()
 
 

@@ -34,6 +34,7 @@ def freeze_node(node: Node, parents: dict[str, str], extra: dict[str, Any]) -> d
         "identity": node.identity,
         "config": plain,
         "parents": parents,
+        "promoted": list(node.promoted),
         **extra,
     }
 

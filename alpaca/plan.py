@@ -39,6 +39,8 @@ class Node:
     config: Any
     parents: dict[str, str]
     """Role -> key of the parent."""
+    promoted: tuple[str, ...] = ()
+    """Execution leaves of `config` that the sweep made identity."""
 
     @property
     def label(self) -> str:
@@ -122,10 +124,11 @@ def leaf_prefix(role: str) -> str:
 
 
 def _node(role: str, slug: str, config: Any, parents: dict[str, str], promoted: frozenset[str]) -> Node:
-    stage = role.partition(":")[0]
-    found = canonical.identity(config, promoted, leaf_prefix(role))
+    stage, prefix = role.partition(":")[0], leaf_prefix(role)
+    own = tuple(sorted(path.removeprefix(prefix) for path in promoted if path.startswith(prefix)))
+    found = canonical.identity(config, frozenset(own))
     key = canonical.key_of(stage, VERSIONS[stage], found, parents)
-    return Node(stage=stage, slug=slug, key=key, identity=found, config=config, parents=parents)
+    return Node(stage=stage, slug=slug, key=key, identity=found, config=config, parents=parents, promoted=own)
 
 
 def _size_name(run: Run) -> str:
