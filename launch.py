@@ -7,6 +7,7 @@ stop at the first; with a Hydra flag (--help, --cfg, --info ...) Hydra alone ans
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,10 @@ def check(overrides: tuple[str, ...], multirun: bool) -> int:
     return 0
 
 
+def _stop(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
 def told(call: Callable[[], int]) -> None:
     """Ends the program unless the call's status is 0; an error that the user can mend has no traceback."""
     try:
@@ -68,6 +73,8 @@ def run(_: object) -> None:
 def main() -> None:
     """Checks the whole command first, then lets Hydra run it."""
     groups.register()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal stops the stages too, which stay resumable
+        signal.signal(number, _stop)
     flags = {word for word in sys.argv[1:] if word.startswith("-")}
     overrides = tuple(word for word in sys.argv[1:] if not word.startswith("-"))
     if not flags - OWN_FLAGS:

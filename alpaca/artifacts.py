@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from alpaca.errors import ArtifactError
 
 BOOKKEEPING = {"stage.json", "provenance.json", "manifest.json", "_SUCCESS", "log.txt", "progress.json", "work"}
+NOT_CONTENT = ("raw.jsonl",)
 KEY_DIGITS = 8
 PROGRESS_SECONDS = 0.25
 
@@ -133,7 +134,7 @@ def freeze(folder: Path, frozen: dict[str, Any]) -> None:
                 where=str(path),
                 remedy="a stage changed what it reads without a new VERSION; delete the folder",
             )
-        if is_finished(folder):
+        if finished_as(folder, frozen["key"]):
             return
     write_json(path, frozen)
 
@@ -141,6 +142,11 @@ def freeze(folder: Path, frozen: dict[str, Any]) -> None:
 def is_finished(folder: Path) -> bool:
     """Whether the success marker is there; says nothing about changes since then (see `verify`)."""
     return (folder / "_SUCCESS").exists()
+
+
+def finished_as(folder: Path, key: str) -> bool:
+    """Whether the marker is there and was set for this key: a sweep's page keeps its folder when its key changes."""
+    return is_finished(folder) and read_json(folder / "_SUCCESS").get("key") == key
 
 
 def payload_files(folder: Path) -> list[str]:
@@ -154,29 +160,36 @@ def payload_files(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def publish(folder: Path, provenance: dict[str, Any], check: Callable[[], None]) -> None:
+def publish(folder: Path, key: str, provenance: dict[str, Any], check: Callable[[], None]) -> None:
     """Hashes the payload and sets the marker. check: raises when the claim is lost, so that two never publish."""
+    check()
     manifest = {
         name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size}
         for name in payload_files(folder)
     }
     write_json(folder / "manifest.json", manifest)
     write_json(folder / "provenance.json", provenance)
-    check()
     times = {name: (folder / name).stat().st_mtime_ns for name in manifest}
-    write_json(folder / "_SUCCESS", {"manifest": sha256_file(folder / "manifest.json"), "mtime_ns": times})
+    check()
+    marker = {"key": key, "manifest": sha256_file(folder / "manifest.json"), "mtime_ns": times}
+    write_json(folder / "_SUCCESS", marker)
+    clean(folder)
+
+
+def clean(folder: Path) -> None:
+    """Removes what only served the running of a stage that is finished."""
     shutil.rmtree(folder / "work", ignore_errors=True)
     (folder / "progress.json").unlink(missing_ok=True)
 
 
-def unpublish(folder: Path) -> None:
-    """Takes the marker away before a report's page is made anew."""
-    (folder / "_SUCCESS").unlink(missing_ok=True)
+def content_digest(folder: Path) -> str:
+    """sha256 of the names and hashes of a finished folder's payload: what a child records of its parent.
 
-
-def manifest_digest(folder: Path) -> str:
-    """sha256 of the manifest as the marker recorded it: what a child records of its parent."""
-    return str(read_json(folder / "_SUCCESS")["manifest"])
+    raw.jsonl is left out: it holds latencies and surplus answers, which differ in every execution and are read by none.
+    """
+    manifest = read_json(folder / "manifest.json")
+    lines = sorted(f"{name}\0{entry['sha256']}\n" for name, entry in manifest.items() if name not in NOT_CONTENT)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def verify(folder: Path, *, thorough: bool) -> None:

@@ -47,7 +47,7 @@ def leaves(node: Any, prefix: str = "") -> Iterator[Leaf]:
             yield Leaf(path, value, item.metadata)
 
 
-def identity(node: Any, promoted: frozenset[str] = frozenset(), prefix: str = "") -> dict[str, Any]:
+def identity(node: Any, promoted: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The nested identity projection of a stage's configuration.
 
     promoted: dotted paths of execution leaves that a sweep made its factor, so that they count as identity.
@@ -57,8 +57,8 @@ def identity(node: Any, promoted: frozenset[str] = frozenset(), prefix: str = ""
     found: dict[str, Any] = {}
     for leaf in leaves(node):
         if leaf.mark == CONTENT:
-            _put(found, leaf.path, file_digest(leaf.value, f"{prefix}{leaf.path}"))
-        elif leaf.mark != EXECUTION or f"{prefix}{leaf.path}" in promoted:
+            _put(found, leaf.path, file_digest(leaf.value, leaf.path))
+        elif leaf.mark != EXECUTION or leaf.path in promoted:
             _put(found, leaf.path, leaf.value)
     _join_path_and_digest(found)
     return found
@@ -92,7 +92,7 @@ def file_digest(path: str | None, key: str) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def _digest(path: str, mtime_ns: int) -> str:
-    """Content digest; that of a large file is kept in the cache, so that weights are read once and not at every plan."""
+    """Content digest; that of a large file is kept in the cache, so that weights are not read at every plan."""
     status = Path(path).stat()
     if status.st_size < LARGE_FILE:
         return sha256_file(Path(path))

@@ -9,9 +9,10 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from alpaca import canonical
-from alpaca.config import AlpacaDataGen, Evaluation, HubModel, Run
+from alpaca.config import AlpacaDataGen, Evaluation, HubModel, Run, TinyModel
 from alpaca.errors import UserError
 from alpaca.runtime import provenance
 from alpaca.runtime.budget import Budget
@@ -34,7 +35,7 @@ def contradictions(run: Run, names: dict[str, Iterable[str]]) -> list[UserError]
 
     names: known names by what they are for, "filters", "metrics" and "set".
     """
-    single = [*_leaf_rules(run), *_named(run, names), *_budget(run), *_evaluations(run)]
+    single = [*_leaf_rules(run), *_named(run, names), *_budget(run), *_evaluations(run), *_sources(run), *_shape(run)]
     # Rules between leaves compute with them, so they wait until every single one is in its range.
     return single or [*_pool(run), *_batch(run), *_sharding(run)]
 
@@ -102,6 +103,34 @@ def _budget(run: Run) -> Iterator[UserError]:
         Budget.parse(run.train.budget)
     except UserError as error:
         yield UserError(what=error.what, where="train.budget", remedy=error.remedy)
+
+
+def _sources(run: Run) -> Iterator[UserError]:
+    """Input files that are folders, weights that are a file, downloads without a digest, addresses with a secret."""
+    for leaf in canonical.leaves(run):
+        place = Path(leaf.value).expanduser() if leaf.mark == "content" and leaf.value else None
+        if leaf.mark == "content" and leaf.value == "":
+            yield UserError(what="empty path", where=leaf.path, remedy=f"give a path, or {leaf.path}=null")
+        elif place is not None and place.exists() and place.is_dir() != (leaf.path == "model.path"):
+            kind = "a folder in the transformers format" if leaf.path == "model.path" else "a file"
+            yield UserError(what=f"{leaf.value!r} is not {kind}", where=leaf.path, remedy=f"give {kind}")
+    address = urlsplit(getattr(run.teacher, "base_url", None) or "")
+    if address.username or address.password or address.query:
+        yield UserError(
+            what="the address holds a user, a password or a query, which would be written into results",
+            where="teacher.base_url",
+            remedy="put keys into the environment variable OPENAI_API_KEY",
+        )
+
+
+def _shape(run: Run) -> Iterator[UserError]:
+    model = run.model
+    if isinstance(model, TinyModel) and model.width % (2 * model.heads):
+        yield UserError(
+            what=f"{model.heads} heads do not divide a width of {model.width} into even parts",
+            where="model.heads",
+            remedy="model.width must be a multiple of 2 * model.heads",
+        )
 
 
 def _pool(run: Run) -> Iterator[UserError]:

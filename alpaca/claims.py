@@ -38,9 +38,11 @@ class Claim:
 
     def check(self) -> None:
         """Raises ArtifactError when a later claim exists: this process was taken for dead."""
-        if _latest(self.folder) != self.number:
+        latest = _latest(self.folder)
+        if latest != self.number:
+            taken = f"by claim {latest}" if latest else "and finished by another process"
             raise ArtifactError(
-                what=f"claim {self.number} was taken over by claim {_latest(self.folder)}",
+                what=f"claim {self.number} was taken over {taken}",
                 where=str(self.folder),
                 remedy=f"this process gave no sign of life for {STALE_SECONDS:.0f} s; the other one carries on",
             )
@@ -49,6 +51,8 @@ class Claim:
         """Marks the claim as given up; the folder stays resumable."""
         self._stop.set()
         self._thread.join()
+        if not self.path.exists():  # taken over, and the folder finished since then
+            return
         with suppress(OSError):  # on a full disk the dead process itself is the sign that the folder is free
             _write_owner(self.path, {**owner(), "released": True})
 
@@ -131,9 +135,12 @@ def _is_free(path: Path) -> bool:
 def _server_time(folder: Path) -> float:
     """The file server's clock, so that the skew of this machine's clock does not count as age."""
     probe = folder / f".clock-{os.getpid()}"
-    probe.touch()
-    now = probe.stat().st_mtime
-    probe.unlink(missing_ok=True)
+    try:
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink(missing_ok=True)
+    except OSError:  # a folder that may only be looked at
+        return time.time()
     return now
 
 

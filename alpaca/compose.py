@@ -73,6 +73,9 @@ class Composer:
     def __init__(self, conf: Path = CONF) -> None:
         self.conf = conf
         self.problems: list[UserError] = []
+        self._unknown: dict[str, UserError] = {}
+        self._known: set[str] = set()
+        self._without_option: set[str] = set()
         self._bases: dict[tuple[str, ...], DictConfig | None] = {}
 
     def run(self, overrides: Sequence[Override]) -> Run | None:
@@ -93,8 +96,12 @@ class Composer:
         return run if len(self.problems) == before else None
 
     def raise_problems(self) -> None:
-        """Raises ConfigurationErrors when any point had a problem; the same problem of many points is told once."""
-        unique = {problem.text(): problem for problem in self.problems}
+        """Raises ConfigurationErrors when any point had a problem; the same problem of many points is told once.
+
+        A key is unknown when no point has it: under a factor such as `teacher` the options have different keys.
+        """
+        nowhere = [problem for key, problem in self._unknown.items() if key not in self._known]
+        unique = {problem.text(): problem for problem in [*self.problems, *nowhere]}
         if unique:
             raise ConfigurationErrors(unique.values())
 
@@ -132,6 +139,8 @@ class Composer:
             )
             for name in unknown
         )
+        if unknown:
+            self._without_option.add(key)
         return not unknown
 
     def _options(self, group: str) -> list[str]:
@@ -162,16 +171,12 @@ class Composer:
         key = item.key_or_group
         known = known_keys(config)
         if key not in known:
-            self._add(
-                [
-                    UserError(
-                        what="no such key",
-                        where=f"{key}={item.get_value_element_as_str()}",
-                        remedy=nearest(key, [*known, *self.group_names()]),
-                    )
-                ]
-            )
+            where = f"{key}={item.get_value_element_as_str()}"
+            remedy = nearest(key, [*known, *self.group_names()])
+            if key.partition(".")[0] not in self._without_option:  # else the unknown option is the problem
+                self._unknown.setdefault(key, UserError(what="no such key", where=where, remedy=remedy))
             return
+        self._known.add(key)
         try:
             OmegaConf.update(config, key, item.value())
         except OmegaConfBaseException as error:
@@ -186,7 +191,13 @@ class Composer:
             )
 
     def _typed(self, config: DictConfig) -> Run | None:
-        missing = sorted(OmegaConf.missing_keys(config))
+        try:
+            missing = sorted(OmegaConf.missing_keys(config))
+        except OmegaConfBaseException as error:
+            self._add(
+                [UserError(what=_first_line(error), where="configuration", remedy="only ${KEY} of this configuration")]
+            )
+            return None
         self._add(
             UserError(what="mandatory value is missing (???)", where=key, remedy=f"add {key}=VALUE") for key in missing
         )

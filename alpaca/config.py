@@ -172,7 +172,7 @@ class TinyModel(Model):
     heads: int = what(2, least=1)
     vocabulary: int = what(700, least=300)
     seed: int = what(0, least=0)
-    """Seed of tokenizer corpus, weights and pretraining order; fixed, so that every run of a sweep shares one base."""
+    """Seed of weights and pretraining text; fixed, so that every run of a sweep shares one base."""
     steps: int = what(850, least=1)
     batch: int = what(32, least=1)
     """Lines per pretraining step."""

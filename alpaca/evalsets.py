@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 from alpaca import world
 from alpaca.config import RespondConfig
 from alpaca.errors import UserError
-from alpaca.records import EvalItem, read_jsonl
+from alpaca.records import TEXT, EvalItem, is_text, well_formed
 from alpaca.runtime.download import fetch
 
 EMBEDDED_ITEMS = 400
+USER_ORIENTED_KEY = "eval.user_oriented_252.path"
+SHOWN = 20  # problems listed in one message
 
 
 def load(config: RespondConfig) -> list[EvalItem]:
@@ -51,27 +54,70 @@ def user_oriented(config: RespondConfig) -> list[EvalItem]:
     path = (
         Path(config.path).expanduser()
         if config.path
-        else fetch(config.url, config.sha256, "the evaluation set user_oriented_252")
+        else fetch(config.url, config.sha256, "the evaluation set user_oriented_252", key=USER_ORIENTED_KEY)
     )
-    return [_user_item(row, path, number) for number, row in enumerate(read_jsonl(path), 1)]
+    return load_user_items(path)
 
 
-def _user_item(row: dict[str, Any], path: Path, number: int) -> EvalItem:
-    try:
-        instance = row["instances"][0]
-        return EvalItem(
-            id=row["id"],
-            instruction=row["instruction"],
-            input=instance["input"],
-            reference=instance["output"],
-            family=row.get("motivation_app", ""),
-        )
-    except (KeyError, IndexError, TypeError) as error:
+def load_user_items(path: Path) -> list[EvalItem]:
+    """The items of a JSONL file in the form of that set; one UserError lists up to 20 problems with their lines."""
+    lines, problems, places = _numbered_lines(path), list[str](), dict[str, int]()
+    for number, line in lines:
+        found, id = _problems(line)
+        if id is not None and (first := places.setdefault(id, number)) != number:
+            found.append(f'"id" is {id!r}, as on line {first}')
+        problems += [f"{path}:{number}: {each}" for each in found]
+    if problems or not lines:
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         raise UserError(
-            what=f"not an item of this set ({type(error).__name__}: {error})",
-            where=f"{path}:{number}",
-            remedy="each line needs id, instruction and instances[0] with input and output",
+            what="\n    ".join([*problems[:SHOWN], *more] or [f"no items in {path}"]),
+            where=USER_ORIENTED_KEY,
+            remedy="each line needs id, instruction and instances[0] with input and output, all of them texts",
+        )
+    return [_user_item(json.loads(line)) for _, line in lines]
+
+
+def _numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a file that are not blank, with their numbers from 1."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            what=f"cannot read {path}: {error}",
+            where=USER_ORIENTED_KEY,
+            remedy=f"set {USER_ORIENTED_KEY} to a UTF-8 text file, or leave it out to have the set downloaded",
         ) from error
+    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _problems(line: str) -> tuple[list[str], str | None]:
+    """What is wrong with a line, and its id as far as it has one."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return [f"not JSON ({error.msg} at column {error.colno})"], None
+    if not isinstance(row, dict):
+        return [f"a JSON {type(row).__name__}, expected an object"], None
+    instances = row.get("instances")
+    first = instances[0] if isinstance(instances, list) and instances else None
+    values = {'"id"': row.get("id"), '"instruction"': row.get("instruction")}
+    if isinstance(first, dict):
+        values |= {f'"instances"[0]["{name}"]': first.get(name) for name in ("input", "output")}
+    found = [f"{name} is {value!r}, expected {TEXT}" for name, value in values.items() if not is_text(value)]
+    if not isinstance(first, dict):
+        found.append('"instances" is no list with an object in it')
+    return found, row["id"] if is_text(row.get("id")) else None
+
+
+def _user_item(row: dict[str, Any]) -> EvalItem:
+    instance = row["instances"][0]
+    return EvalItem(
+        id=row["id"],
+        instruction=row["instruction"],
+        input=instance["input"],
+        reference=instance["output"],
+        family=well_formed(str(row.get("motivation_app") or "")),
+    )
 
 
 SETS: dict[str, Callable[[RespondConfig], list[EvalItem]]] = {"embedded": embedded, "user_oriented": user_oriented}

@@ -11,7 +11,7 @@ from typing import Any
 from alpaca import config, groups
 from alpaca.artifacts import read_json
 from alpaca.errors import ArtifactError
-from alpaca.plan import Node
+from alpaca.plan import VERSIONS, Node
 
 CONFIGS: dict[str, type] = {
     "sample": config.SampleConfig,
@@ -31,6 +31,7 @@ def freeze_node(node: Node, parents: dict[str, str], extra: dict[str, Any]) -> d
         "stage": node.stage,
         "name": node.slug,
         "key": node.key,
+        "version": VERSIONS[node.stage],
         "identity": node.identity,
         "config": plain,
         "parents": parents,

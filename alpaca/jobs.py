@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from alpaca import artifacts, claims, frozen
+from alpaca import artifacts, canonical, claims, frozen
 from alpaca.artifacts import Context
 from alpaca.errors import AlpacaError, ArtifactError, UserError
 from alpaca.runtime import provenance, tracking
@@ -38,10 +38,12 @@ FULL_DISK = ("No space left on device", "os error 28", "PytorchStreamWriter fail
 def execute(folder: Path) -> None:
     """Does the stage of one folder unless it is finished; waits while another process does it."""
     settings, config = frozen.load(folder)
-    if "RANK" in os.environ:  # one of several training processes: the process that started them holds the claim
+    if settings["stage"] == "train" and _is_rank():  # the process that started the ranks holds the claim
         _run(settings, config, _context(folder, settings))
         return
-    claim = claims.acquire(folder, finished=lambda: artifacts.is_finished(folder), on_wait=_say_waiting)
+    claim = claims.acquire(
+        folder, finished=lambda: artifacts.finished_as(folder, settings["key"]), on_wait=_say_waiting
+    )
     if claim is None:
         print("finished meanwhile by another process", flush=True)
         return
@@ -56,6 +58,7 @@ def execute(folder: Path) -> None:
 def _claimed(folder: Path, settings: dict[str, Any], config: Any, claim: claims.Claim) -> None:
     context = _context(folder, settings)
     context.check = claim.check
+    _refuse_changed_inputs(folder, settings, config)
     parents = {role: _verified(role, path, settings["stage"]) for role, path in context.parents.items()}
     tracker = _tracker(settings, folder.parents[1], context)
     context.tracker = tracker
@@ -73,8 +76,27 @@ def _claimed(folder: Path, settings: dict[str, Any], config: Any, claim: claims.
         "hardware": provenance.hardware(),
         "packages": provenance.packages(),
     }
-    artifacts.publish(folder, record, claim.check)
+    _refuse_changed_inputs(folder, settings, config)
+    artifacts.publish(folder, settings["key"], record, claim.check)
     tracker.finish({"seconds": record["seconds"]})
+
+
+def _is_rank() -> bool:
+    """Whether this is one of several training processes; RANK alone says nothing: clusters set it for anything."""
+    return "ALPACA_RENDEZVOUS" in os.environ or os.environ.get("ALPACA_RANKS") == "1"
+
+
+def _refuse_changed_inputs(folder: Path, settings: dict[str, Any], config: Any) -> None:
+    """An input file that is not what it was when the key was made would be published under that key."""
+    if settings["stage"] == "report":
+        return
+    found = canonical.identity(config, frozenset(settings["promoted"]))
+    if canonical.encode(found) != canonical.encode(settings["identity"]):
+        raise ArtifactError(
+            what="an input file is not what it was when this stage was planned",
+            where=str(folder / "stage.json"),
+            remedy="give the same command again: the changed file is another identity and gets a folder of its own",
+        )
 
 
 def _context(folder: Path, settings: dict[str, Any]) -> Context:
@@ -95,7 +117,7 @@ def _verified(role: str, path: Path, stage: str) -> str:
             remedy="launch the same command again; it does what is missing",
         )
     artifacts.verify(path, thorough=stage != "report")
-    return artifacts.manifest_digest(path)
+    return artifacts.content_digest(path)
 
 
 def _run(settings: dict[str, Any], config: Any, context: Context) -> None:
@@ -127,9 +149,9 @@ def explain(error: Exception, folder: Path) -> UserError | None:
         )
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
         return UserError(
-            what=f"cannot write {error.filename or folder}: {error.strerror}",
+            what=f"{error.strerror}: {error.filename or folder}",
             where=str(folder),
-            remedy="choose a writable output_dir=...",
+            remedy="make it readable and writable, or choose another output_dir=...",
         )
     return None
 

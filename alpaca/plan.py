@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,19 +129,26 @@ def _node(role: str, slug: str, config: Any, parents: dict[str, str], promoted: 
     own = tuple(sorted(path.removeprefix(prefix) for path in promoted if path.startswith(prefix)))
     found = canonical.identity(config, frozenset(own))
     key = canonical.key_of(stage, VERSIONS[stage], found, parents)
-    return Node(stage=stage, slug=slug, key=key, identity=found, config=config, parents=parents, promoted=own)
+    return Node(
+        stage=stage, slug=folder_name(slug), key=key, identity=found, config=config, parents=parents, promoted=own
+    )
+
+
+def folder_name(text: str) -> str:
+    """A name as part of a path: letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "unnamed"
 
 
 def _size_name(run: Run) -> str:
     return "all" if run.data.size is None else str(run.data.size)
 
 
-def report_node(config: ReportConfig, parents: dict[str, str], slug: str) -> Node:
-    """The page's node: made anew when the question, a point or the set of finished stages changes.
+def report_node(config: ReportConfig, parents: dict[str, str], slug: str, code: str) -> Node:
+    """The page's node: made anew when the question, a point, the content of a finished stage or our code changes.
 
-    parents: folder name below the output folder -> key, of the finished stages only.
+    parents: folder name below the output folder -> content digest, of the finished stages only.
     """
-    found = dataclasses.asdict(config)
+    found = {**dataclasses.asdict(config), "code": code}
     key = canonical.key_of("report", VERSIONS["report"], found, parents)
     return Node(stage="report", slug=slug, key=key, identity=found, config=config, parents=parents)
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alpaca.errors import UserError
+
+# What `is_text` wants, for messages.
+TEXT = "a text (without halves of surrogate pairs)"
+# JSON may hold "\\ud83d" without its other half; no UTF-8 file can.
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,9 +53,27 @@ class EvalItem:
     exact: bool = False
 
 
+def is_well_formed(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it holds no half of a surrogate pair."""
+    return _LONE_SURROGATE.search(text) is None
+
+
+def is_text(value: object) -> bool:
+    """Whether a value of a JSON file is a text that can be written again."""
+    return isinstance(value, str) and is_well_formed(value)
+
+
+def well_formed(text: str) -> str:
+    """The text with U+FFFD for every half of a surrogate pair."""
+    return _LONE_SURROGATE.sub("\ufffd", text)
+
+
 def encode(row: Any) -> str:
-    """One JSON line without its newline: readable UTF-8, keys in the given order, so equal rows are equal bytes."""
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """One JSON line without its newline: readable UTF-8, keys in the given order, so equal rows are equal bytes.
+
+    Halves of surrogate pairs, which UTF-8 cannot hold, become U+FFFD.
+    """
+    return well_formed(json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
 
 
 def as_row(record: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Interval:
     high: float
     n: int
     method: str
-    """"Student t", "Wilson", "bootstrap" or "constant" (every value the same, so that no width can be estimated)."""
+    """"Student t", "Welch t", "Wilson", "bootstrap", "sign" or "constant" (all values equal: no width to estimate)."""
     level: float = LEVEL
 
     def within(self, least: float, most: float) -> Interval:
@@ -54,6 +54,22 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
         return Interval(estimate=mean, low=mean, high=mean, n=n, method="constant", level=level)
     half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * error
     return Interval(estimate=mean, low=mean - half, high=mean + half, n=n, method="Student t", level=level)
+
+
+def welch_interval(reference: Sequence[float], other: Sequence[float], level: float = LEVEL) -> Interval:
+    """Welch's t interval of mean(other) - mean(reference) (Welch, Biometrika 34, 1947): unpaired, unequal spreads.
+
+    `n` counts the values of both. Two samples without any spread give the method "constant". Raises ValueError for
+    fewer than two values in either.
+    """
+    _check(reference, least=2)
+    _check(other, least=2)
+    _check_level(level)
+    n, change = len(reference) + len(other), float(np.mean(other) - np.mean(reference))
+    if _constant(reference) and _constant(other):
+        return Interval(estimate=change, low=change, high=change, n=n, method="constant", level=level)
+    bounds = stats.ttest_ind(other, reference, equal_var=False).confidence_interval(level)
+    return Interval(estimate=change, low=float(bounds.low), high=float(bounds.high), n=n, method="Welch t", level=level)
 
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
@@ -86,6 +102,27 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, level: float = LEVEL)
         # BCa has no bias correction when nearly all the values are equal; the percentile bounds always exist.
         low, high = _bootstrap_bounds(values, seed, level, "percentile")
     return Interval(estimate=mean, low=low, high=high, n=len(values), method="bootstrap", level=level)
+
+
+def change_interval(changes: Sequence[float], seed: int = 0, level: float = LEVEL) -> Interval:
+    """The interval of a mean change of paired items: the bootstrap, or the sign test where all change equally.
+
+    Resampling n equal changes c finds no spread, however few they are. The exact sign test does: the share q of items
+    that change this way is at least (a / 2)^(1 / n) (Clopper & Pearson, Biometrika 26, 1934; a = 1 - level), and were
+    all the others to change by -c the mean would be c (2 q - 1). The bound passes 0 where the two-sided sign test
+    rejects, 2^(1 - n) < a. No change at all keeps the method "constant". Raises ValueError as `bootstrap_mean`.
+    """
+    interval = bootstrap_mean(changes, seed, level)
+    if interval.method != "constant" or interval.estimate == 0.0:
+        return interval
+    share = float(((1.0 - level) / 2) ** (1 / interval.n))
+    far = interval.estimate * (2 * share - 1)
+    return replace(interval, low=min(far, interval.estimate), high=max(far, interval.estimate), method="sign")
+
+
+def can_be_conclusive(items: int, level: float = LEVEL) -> bool:
+    """Whether so many items, all changing the same way, would reject "no change" by the two-sided exact sign test."""
+    return bool(2.0 ** (1 - items) < 1.0 - level)
 
 
 def mean_interval(values: Sequence[float], seed: int = 0, level: float = LEVEL) -> Interval:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,6 +23,7 @@ from alpaca.config import Run
 from alpaca.errors import UserError
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
+SIMPLE = re.compile(r"[A-Za-z0-9_.+-]+( [A-Za-z0-9_.+-]+)*")
 SEED_KEYS = ("seed", "seeds.data", "seeds.init", "seeds.order")
 
 
@@ -69,17 +73,18 @@ def expand(
     name, question = _question(parsed, folder, composer)
     given = [item for item in parsed if item.key_or_group != "sweep"]
     _refuse_lists(given, multirun, composer)
-    axes = _axes(question, given)
+    axes = _axes(question, given, composer)
     shared = [*_parse_file(question.fixed, composer), *(item for item in given if item.key_or_group not in axes)]
     points, runs = _runs(axes, shared, composer)
     composer.raise_problems()
+    _refuse_metric(question.metric, runs, composer)
     factors = [key for key in axes if key not in SEED_KEYS]
     covered = _covered(factors, composer)
-    promoted = _promoted(runs, covered, composer)
+    promoted = _promoted(runs, factors, composer)
     _refuse_confounded(runs, covered, composer)
     composer.raise_problems()
     return Sweep(
-        name=_name(name, _changes(given, runs[0]), axes),
+        name=_name(name, _changes(given, runs[0], axes), axes),
         question=question.question if name else "",
         metric=question.metric,
         controls=question.controls,
@@ -97,7 +102,12 @@ def names(folder: Path = SWEEPS) -> list[str]:
 
 
 def _question(parsed: list[Override], folder: Path, composer: Composer) -> tuple[str | None, Question]:
-    chosen = [item.value() for item in parsed if item.key_or_group == "sweep" and not item.is_sweep_override()]
+    chosen = [item for item in parsed if item.key_or_group == "sweep"]
+    if any(item.is_sweep_override() for item in chosen):
+        text = chosen[-1].input_line or ""
+        composer.problems.append(UserError(what="one question at a time", where=text, remedy="give one name"))
+        return None, Question(question="")
+    chosen = [item.value() for item in chosen]
     if not chosen or chosen[-1] is None:
         return None, Question(question="")
     name = str(chosen[-1])
@@ -120,9 +130,9 @@ def read_question(path: Path) -> Question:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Question), OmegaConf.load(path))
         found = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, AttributeError, ValueError) as error:
+    except (OmegaConfBaseException, AttributeError, ValueError, yaml.YAMLError) as error:
         raise UserError(
-            what=str(error).splitlines()[0],
+            what=" ".join(str(error).split())[:200],
             where=str(path),
             remedy="known keys: question, metric, factors, seeds, fixed, controls",
         ) from error
@@ -130,7 +140,24 @@ def read_question(path: Path) -> Question:
         raise UserError(
             what="names no factor", where=str(path), remedy="for example  factors: {data.size: [250, 1000]}"
         )
+    empty = [key for key, values in {**found.factors, "seeds": found.seeds}.items() if not values]
+    nested = [key for key, values in found.factors.items() if any(isinstance(value, dict) for value in values)]
+    seeds = [key for key in found.factors if key in SEED_KEYS]
+    for keys, problem, remedy in (
+        (empty, "has no values", "list at least one"),
+        (nested, "has a map as a value", "give single values"),
+        (seeds, "is no factor", "list seeds under `seeds:`"),
+    ):
+        if keys:
+            raise UserError(what=f"{', '.join(keys)} {problem}", where=str(path), remedy=remedy)
     return found
+
+
+def _refuse_metric(metric: str, runs: list[Run], composer: Composer) -> None:
+    """A metric that the evaluations do not have would be found out by the page, after every stage has run."""
+    known = {f"{name}.{one}" for run in runs for name, item in run.eval.items() for one in item.metrics}
+    if metric and metric not in known:
+        composer.problems.append(UserError(what=f"no metric {metric!r}", where="metric", remedy=nearest(metric, known)))
 
 
 def _refuse_lists(given: list[Override], multirun: bool, composer: Composer) -> None:
@@ -145,17 +172,35 @@ def _refuse_lists(given: list[Override], multirun: bool, composer: Composer) -> 
             )
 
 
-def _axes(question: Question, given: list[Override]) -> dict[str, list[str]]:
+def _axes(question: Question, given: list[Override], composer: Composer) -> dict[str, list[str]]:
     """Key -> its values as override text; the command line's values of a key replace the file's."""
     axes = {key: [_text(value) for value in values] for key, values in question.factors.items()}
     if question.factors:
         axes["seed"] = [str(seed) for seed in question.seeds]
     for item in given:
         if item.is_sweep_override():
-            axes[item.key_or_group] = [str(value) for value in item.sweep_string_iterator()]
+            axes[item.key_or_group] = _values(item, composer)
         elif item.key_or_group in axes:
             axes[item.key_or_group] = [item.get_value_element_as_str()]
+    for key, values in axes.items():
+        again = sorted({value for value in values if values.count(value) > 1})
+        if again:
+            # Equal points are one result, not replications of it.
+            text = f"{key}={','.join(values)}"
+            composer.problems.append(
+                UserError(what=f"{', '.join(again)} given more than once", where=text, remedy="give each value once")
+            )
     return axes
+
+
+def _values(item: Override, composer: Composer) -> list[str]:
+    try:
+        return [str(value) for value in item.sweep_string_iterator()]
+    except HydraException as error:
+        composer.problems.append(
+            UserError(what=str(error).splitlines()[0], where=item.input_line or "", remedy="list the values: KEY=A,B,C")
+        )
+        return []
 
 
 def _text(value: Any) -> str:
@@ -164,6 +209,9 @@ def _text(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
         return "[" + ",".join(_text(item) for item in value) + "]"
+    if isinstance(value, str) and not SIMPLE.fullmatch(value):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
     return str(value)
 
 
@@ -222,29 +270,38 @@ def _has(run: Run, path: str) -> bool:
 _ABSENT = object()
 
 
-def _promoted(runs: list[Run], covered: tuple[str, ...], composer: Composer) -> frozenset[str]:
-    """Execution leaves that the factors vary: identity for this sweep. One that no stage reads cannot be a factor."""
-    varied = {
-        path
-        for path, mark in _differing(runs).items()
-        if mark == "execution" and _is_covered(path, covered) and path not in ("seed", "model.name")
-    }
+def _promoted(runs: list[Run], factors: list[str], composer: Composer) -> frozenset[str]:
+    """Execution leaves that are factors themselves, or belong to a group of nothing else: identity for this sweep.
+
+    What a choice of model or teacher drags along (a label, a timeout) is not promoted, so that its stages keep the keys
+    that they have alone. A factor that no stage reads cannot change a result and is refused.
+    """
+    marks = {leaf.path: leaf.mark for run in runs for leaf in canonical.leaves(run)}
+    pure = tuple(f"{key}." for key in factors if _is_pure(key, marks))
+    named = {path for path in marks if path in factors or path.startswith(pure)}
+    varied = {path for path in named & _differing(runs).keys() if marks[path] == "execution"}
     read = {
         plan.leaf_prefix(role) + leaf.path
-        for run in runs[:1]
+        for run in runs
         for role, config in plan.stage_configs(run).items()
         for leaf in canonical.leaves(config)
     }
-    unread = sorted(varied - read - {path for path in varied if path.startswith("model.")})
+    unread = varied - read
     composer.problems += [
         UserError(
             what="no stage reads this key, so it cannot change a result",
             where=path,
             remedy="take it out of the factors",
         )
-        for path in unread
+        for path in sorted(unread)
     ]
     return frozenset(varied & read)
+
+
+def _is_pure(group: str, marks: dict[str, str | None]) -> bool:
+    """Whether a group holds execution leaves alone, as fsdp does."""
+    below = {mark for path, mark in marks.items() if path.startswith(f"{group}.")}
+    return below == {"execution"}
 
 
 def _refuse_confounded(runs: list[Run], covered: tuple[str, ...], composer: Composer) -> None:
@@ -262,15 +319,16 @@ def _refuse_confounded(runs: list[Run], covered: tuple[str, ...], composer: Comp
         )
 
 
-def _changes(given: list[Override], run: Run) -> list[str]:
+def _changes(given: list[Override], run: Run, axes: dict[str, list[str]]) -> list[str]:
     """The overrides that can change a result: not where it lies, how it is tracked or how many stages run at once."""
     marks = {leaf.path: leaf.mark for leaf in canonical.leaves(run)}
 
     def is_execution(key: str) -> bool:
-        below = [mark for path, mark in marks.items() if path == key or path.startswith(f"{key}.")]
-        return key.startswith("hydra") or (bool(below) and set(below) == {"execution"} and key != "seed")
+        return key.startswith("hydra") or marks.get(key) == "execution" or _is_pure(key, marks)
 
-    return sorted(item.input_line or "" for item in given if not is_execution(item.key_or_group))
+    return sorted(
+        item.input_line or "" for item in given if item.key_or_group in axes or not is_execution(item.key_or_group)
+    )
 
 
 def _name(question: str | None, changed: list[str], axes: dict[str, list[str]]) -> str:
@@ -278,5 +336,4 @@ def _name(question: str | None, changed: list[str], axes: dict[str, list[str]]) 
     digest = canonical.key_of("sweep", 1, {"overrides": changed}, {})[:8]
     if question:
         return f"{question}-{digest}" if changed else question
-    factors = "-".join(key.replace("/", ".") for key in axes)
-    return f"{factors or 'run'}-{digest}"
+    return plan.folder_name(f"{'-'.join(axes) or 'run'}-{digest}")

@@ -16,6 +16,8 @@ SEPARATOR = "###"
 NO_INPUT = "<noinput>"
 # re.split with one group gives: text before, then heading and body for each of instruction, input and output.
 PARTS = 7
+# OpenAI's two words for an answer that was ended from outside, and the one that some other servers say for "length".
+CUT = frozenset({"length", "content_filter", "max_tokens"})
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -32,7 +34,7 @@ class ParsedTask:
 class Parsed:
     """The tasks of a completion in their order, and how many pieces gave none.
 
-    malformed: pieces without exactly three headings of their number; cut: 1 if the length limit cut the last piece.
+    malformed: pieces without exactly three headings of their number; cut: 1 if the last piece was cut (see `CUT`).
     Blank pieces (after a trailing separator) are counted nowhere.
     """
 
@@ -44,10 +46,10 @@ class Parsed:
 def parse_completion(text: str, *, first_number: int, finish_reason: str) -> Parsed:
     """The tasks in `text`, which continues a prompt that ends in "###\\n{first_number}. Instruction:".
 
-    finish_reason: as the API names it; "length" means that the last piece was cut and is not used.
+    finish_reason: as the API names it; one of `CUT` means that the last piece was cut and is not used.
     """
     pieces = f"{first_number}. Instruction:{text}".split(SEPARATOR)
-    was_cut = finish_reason == "length"
+    was_cut = finish_reason in CUT
     last = pieces.pop() if was_cut else ""
     tasks = [_parse_piece(piece, number) for number, piece in enumerate(pieces, first_number)]
     malformed = sum(task is None and bool(piece.strip()) for task, piece in zip(tasks, pieces, strict=True))

@@ -13,7 +13,8 @@ from alpaca import artifacts, canonical, checks, plan
 from alpaca.config import ReportConfig
 from alpaca.dispatch import display, local, prepare
 from alpaca.dispatch.prepare import Session
-from alpaca.errors import ConfigurationErrors
+from alpaca.errors import ArtifactError, ConfigurationErrors
+from alpaca.runtime import provenance
 from alpaca.sweep import Sweep
 
 
@@ -26,12 +27,18 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     if first.dry_run:
         _show_plan(sweep, session, out)
         return 0
-    lacks = {problem.text(): problem for run in sweep.runs for problem in checks.machine_lacks(run)}
+    to_train = [
+        run
+        for run, roles in zip(sweep.runs, graph.runs, strict=True)
+        if not artifacts.is_finished(session.folders[roles["train"]])
+    ]
+    lacks = {problem.text(): problem for run in to_train for problem in checks.machine_lacks(run)}
     if lacks:
         raise ConfigurationErrors(lacks.values())
     prepare.verify_cached(session)
     prepare.freeze_stages(session)
     outcome = _run_stages(session, out)
+    prepare.verify_cached(session)
     page, made = _report(sweep, session, outcome, overrides, out)
     return _conclude(outcome, page, made, out)
 
@@ -74,7 +81,11 @@ def _report(
 ) -> tuple[Path, bool]:
     """The page, made anew when anything it shows changed; True when it stands."""
     labels = {key: session.label(key) for key in session.folders}
-    done = {labels[key]: key for key, folder in session.folders.items() if artifacts.is_finished(folder)}
+    done = {
+        labels[key]: artifacts.content_digest(folder)
+        for key, folder in session.folders.items()
+        if artifacts.is_finished(folder)
+    }
     points = [
         plan.point(roles, labels, factors, run)
         for roles, factors, run in zip(session.plan.runs, sweep.points, sweep.runs, strict=True)
@@ -89,12 +100,10 @@ def _report(
         notes=notes(sweep),
         points=points,
     )
-    node = plan.report_node(config, done, sweep.name)
+    node = plan.report_node(config, done, sweep.name, provenance.code_digest())
     folder = _page_folder(sweep, session)
     if _is_current(folder, node.key):
         return folder / "report.html", True
-    artifacts.unpublish(folder)
-    (folder / "stage.json").unlink(missing_ok=True)
     prepare.freeze(session, node, folder, {label: label for label in done})
     task = local.Task(key=node.key, label=folder.relative_to(session.output).as_posix(), folder=folder, parents=set())
     with display.Display(out, 1) as shown:
@@ -113,13 +122,21 @@ def _page_folder(sweep: Sweep, session: Session) -> Path:
 
 
 def _is_current(folder: Path, key: str) -> bool:
-    return artifacts.is_finished(folder) and artifacts.read_json(folder / "stage.json")["key"] == key
+    """Whether the page was made for exactly this and nobody changed it since; a damaged one is made anew."""
+    if not artifacts.finished_as(folder, key):
+        return False
+    try:
+        artifacts.verify(folder, thorough=False)
+    except ArtifactError:
+        return False
+    return True
 
 
 def command(overrides: Sequence[str], is_sweep: bool) -> str:
     """The command that makes the page again."""
     flag = ["-m"] if (is_sweep and "-m" in sys.argv) or "--multirun" in sys.argv else []
-    return shlex.join(["python", "launch.py", *flag, *overrides])
+    shown = [text for text in overrides if not text.startswith("output_dir=")]  # a place of one machine
+    return shlex.join(["python", "launch.py", *flag, *shown])
 
 
 def notes(sweep: Sweep) -> list[str]:

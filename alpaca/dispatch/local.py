@@ -17,6 +17,8 @@ from alpaca.config import Cluster
 from alpaca.dispatch.display import Display
 
 POLL_SECONDS = 0.05
+# A shell inside another launcher has these; our own training processes get theirs from the train stage.
+FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PATIENCE_SECONDS = 20.0  # after a stop was asked for, before a stage is killed
 
 
@@ -72,6 +74,8 @@ class _Running:
     status: Callable[[], int | None]
     process: subprocess.Popen[bytes] | None = None
     log: IO[bytes] | None = None
+    log_start: int = 0
+    """Size of the log when this start began: what stands before it was said by earlier starts."""
 
     def finished(self) -> bool:
         return self.status() is not None
@@ -81,6 +85,7 @@ def _start(task: Task, cluster: Cluster) -> _Running:
     settings = artifacts.read_json(task.folder / "stage.json")
     code = task.folder.parents[1] / settings["code"]
     log = (task.folder / "log.txt").open("ab")
+    start = log.tell()
     process = subprocess.Popen(
         [sys.executable, "-m", "alpaca.jobs", str(task.folder)],
         cwd=code,
@@ -90,7 +95,7 @@ def _start(task: Task, cluster: Cluster) -> _Running:
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
-    return _Running(task=task, since=time.monotonic(), status=process.poll, process=process, log=log)
+    return _Running(task=task, since=time.monotonic(), status=process.poll, process=process, log=log, log_start=start)
 
 
 def _in_process(task: Task, cluster: Cluster) -> _Running:
@@ -103,8 +108,9 @@ def _in_process(task: Task, cluster: Cluster) -> _Running:
 def environment(code: Path, threads: int) -> dict[str, str]:
     """Of a worker: the frozen code first on the path, its share of the cores, no telemetry of libraries."""
     count = str(threads)
+    inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     return {
-        **os.environ,
+        **inherited,
         "PYTHONPATH": str(code),
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",
@@ -136,26 +142,33 @@ def _settle(item: _Running, outcome: Outcome, display: Display) -> None:
     seconds = time.monotonic() - item.since
     if item.status() == 0 and artifacts.is_finished(item.task.folder):
         outcome.done.add(item.task.key)
-        display.finished(item.task.label, seconds, last_line(item.task.folder))
+        display.finished(item.task.label, seconds, last_line(item))
         return
     outcome.failed[item.task.key] = _error(item)
     display.failed(item.task.label, seconds, outcome.failed[item.task.key])
 
 
-def last_line(folder: Path) -> str:
-    """The stage's last log line."""
-    path = folder / "log.txt"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+def last_line(item: _Running) -> str:
+    """The last log line of this start."""
+    lines = _log_lines(item)
     return lines[-1].strip() if lines else ""
+
+
+def _log_lines(item: _Running) -> list[str]:
+    path = item.task.folder / "log.txt"
+    if not path.exists():
+        return []
+    return path.read_bytes()[item.log_start :].decode("utf-8", errors="replace").splitlines()
 
 
 def _error(item: _Running) -> str:
     """What the stage said when it stopped: its "error:" lines, else the end of its log."""
-    path = item.task.folder / "log.txt"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    lines, status = _log_lines(item), item.status()
+    if status is not None and status < 0:
+        return f"killed by {signal.Signals(-status).name} (by the system, if memory ran out)"
     starts = [index for index, line in enumerate(lines) if line.startswith("error: ")]
     told = lines[starts[-1] :] if starts else lines[-12:]
-    return "\n".join(told).removeprefix("error: ") or f"ended with status {item.status()} and said nothing"
+    return "\n".join(told).removeprefix("error: ") or f"ended with status {status}; see {item.task.folder}"
 
 
 def _stop_all(running: list[_Running]) -> None:

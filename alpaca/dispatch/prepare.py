@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +56,13 @@ def state(folder: Path) -> str:
 
 
 def verify_cached(session: Session) -> None:
-    """Raises one ArtifactError that names every finished folder whose payload was changed."""
+    """Raises one ArtifactError that names every finished folder that was changed, or made from another parent."""
     problems = []
-    for folder in session.folders.values():
+    for key, folder in session.folders.items():
         if artifacts.is_finished(folder):
             try:
                 artifacts.verify(folder, thorough=False)
+                problems += _other_parents(session, key)
             except ArtifactError as error:
                 problems.append(f"{error.where}: {error.what}")
     if problems:
@@ -68,6 +70,17 @@ def verify_cached(session: Session) -> None:
             what="; ".join(problems),
             remedy="restore what was changed, or delete these folders and run the same command again",
         )
+
+
+def _other_parents(session: Session, key: str) -> list[str]:
+    """Parents whose content is not what this finished stage read: a teacher may answer otherwise the second time."""
+    folder, problems = session.folders[key], []
+    recorded = artifacts.read_json(folder / "provenance.json")["parents"]
+    for role, parent in session.plan.nodes[key].parents.items():
+        place = session.folders[parent]
+        if artifacts.is_finished(place) and artifacts.content_digest(place) != recorded[role]:
+            problems.append(f"{folder}: made from another {role} than {place} holds now")
+    return problems
 
 
 def freeze(session: Session, node: Node, folder: Path, parents: dict[str, str]) -> None:
@@ -88,7 +101,11 @@ def freeze(session: Session, node: Node, folder: Path, parents: dict[str, str]) 
 def freeze_stages(session: Session) -> None:
     """Freezes every stage that is not finished, before any of them starts."""
     for key, node in session.plan.nodes.items():
-        if not artifacts.is_finished(session.folders[key]):
+        folder = session.folders[key]
+        if artifacts.is_finished(folder):
+            if (folder / "work").exists() and not claims.holder(folder):  # killed between the marker and the clean-up
+                artifacts.clean(folder)
+        else:
             freeze(
                 session,
                 node,
@@ -100,9 +117,12 @@ def freeze_stages(session: Session) -> None:
 def _record_git(code: Path) -> dict[str, Any]:
     """Commit and dirty flag; the uncommitted difference is written once beside the code snapshot."""
     found = provenance.git_state()
-    difference = found.pop("diff")
+    difference: bytes = found.pop("diff")
+    found["diff"] = None
     if difference:
-        (code / "dirty.diff").write_text(difference, encoding="utf-8")
+        path = code / f"dirty-{hashlib.sha256(difference).hexdigest()[:12]}.diff"
+        path.write_bytes(difference)
+        found["diff"] = path.name
     return found
 
 

@@ -8,6 +8,12 @@ from alpaca.report.ledger import code_of
 from alpaca.report.results import SEEDS_FOR_T, Difference, Level, Results
 
 _MOST_LISTED = 4
+_MOST_INCONCLUSIVE = 6
+_WAYS = {
+    "seed": "paired by seed (Student t)",
+    "run": "of unpaired runs (Welch t)",
+    "item": "paired by item",
+}
 
 
 def sentence(results: Results) -> str:
@@ -56,27 +62,31 @@ def difference_method(results: Results) -> str:
     if not results.differences:
         return ""
     number = len(results.differences)
-    pairs = " or ".join(sorted({f"by {difference.pairs}" for difference in results.differences}, reverse=True))
+    pairs = {difference.pairs for difference in results.differences}
+    ways = " or ".join(text for key, text in _WAYS.items() if key in pairs)
     corrected = f", widened so that all {number} hold together (Bonferroni)" if number > 1 else ""
-    items_only = " Pairs of items leave the variation between seeds out." if "item" in pairs else ""
-    return f"95 % intervals of differences paired {pairs}{corrected}.{items_only}"
+    items_only = " Pairs of items leave the variation between runs out." if "item" in pairs else ""
+    sign = any(difference.interval.method == "sign" for difference in results.differences)
+    signed = " Where every item changes by the same amount the bound is that of the exact sign test." if sign else ""
+    return f"95 % intervals of differences {ways}{corrected}.{items_only}{signed}"
 
 
 def caveats(results: Results, folders: list[Folder]) -> list[str]:
     """What stands above the figure because it changes how everything below it is read."""
-    return [*_unfinished(results), *_meaningless(results), *_mixed_code(folders)]
+    return [*_unfinished(results), *_collapsed(results), *_meaningless(results), *_mixed_code(folders)]
 
 
 def _trend(results: Results) -> str:
     first, last = results.measured[0], results.measured[-1]
     head, tail = _at(first, results), _at(last, results).replace(f"{results.axis} = ", "")
-    verdict = next((one.verdict for one in results.differences if one.level is last), "inconclusive")
-    verbs = {"higher": "rises from", "lower": "falls from"}
     middle = _extreme_between(results)
-    if verdict in verbs:
-        return f" {verbs[verdict]} {head} to {tail}{middle}"
-    doubt = "the two are identical" if verdict.startswith("identical") else "the difference is inconclusive"
-    return f" is {head} and {tail}{middle}; {doubt}"
+    end = next((one for one in results.differences if one.level is last), None)
+    # Rising and falling are said of training, so of repeated runs; one run each shows its own items only.
+    if end is None or not end.direction or not end.repeats_runs:
+        return f" is {head} and {tail}{middle}{_doubt(results)}"
+    verb = {"higher": "rises from", "lower": "falls from"}[end.direction]
+    unlike = [one for one in results.differences if one.verdict != end.verdict]
+    return f" {verb} {head} to {tail}{middle}{_against(unlike, results)}"
 
 
 def _at(level: Level, results: Results) -> str:
@@ -97,17 +107,52 @@ def _listing(results: Results) -> str:
         for level in ordered
     ]
     if len(named) <= _MOST_LISTED:
-        return f" is {wording.listing(named)}{_doubt(results.differences)}"
-    return f" is highest at {named[0]}, and lowest at {named[-1]}, of {len(named)} levels"
+        return f" is {wording.listing(named)}{_doubt(results)}"
+    return f" is highest at {named[0]}, and lowest at {named[-1]}, of {len(named)} levels{_doubt(results)}"
 
 
-def _doubt(differences: list[Difference]) -> str:
-    if any(difference.verdict in ("higher", "lower") for difference in differences):
-        return ""
+def _doubt(results: Results) -> str:
+    """What the differences from the reference allow to say; every sentence that names several levels ends in it."""
+    differences = results.differences
+    apart = len(results.measured) - 1 - len(differences)
+    lost = f"; {wording.plural(apart, 'level')} without an item in common with the first, so not compared"
+    return f"{_compared(differences, results) if differences else ''}{lost if apart else ''}"
+
+
+def _compared(differences: list[Difference], results: Results) -> str:
     if all(difference.verdict.startswith("identical") for difference in differences):
-        return "; the levels are identical"
-    one = len(differences) == 1
-    return f"; {'the difference is inconclusive' if one else 'no difference from the first is conclusive'}"
+        return "; the levels are identical on every item"
+    if all(difference.verdict == "inconclusive" for difference in differences):
+        one = len(differences) == 1
+        first = _short(results.measured[0])
+        return f"; {'the difference is inconclusive' if one else f'no difference from {first} is conclusive'}"
+    return _against(differences, results)
+
+
+def _against(differences: list[Difference], results: Results) -> str:
+    """ "; b against a is higher, c and d against a are inconclusive"."""
+    if not differences:
+        return ""
+    groups: dict[str, list[str]] = {}
+    for difference in differences:
+        groups.setdefault(difference.verdict, []).append(_short(difference.level))
+    reference = _short(results.measured[0])
+    parts = []
+    for verdict, names in groups.items():
+        many = verdict == "inconclusive" and len(names) > _MOST_INCONCLUSIVE
+        named = f"{len(names)} others" if many else wording.listing(names)
+        parts.append(f"{named} against {reference} {'is' if len(names) == 1 else 'are'} {verdict}")
+    return f"; {', '.join(parts)}{_uncovered(differences)}"
+
+
+def _uncovered(differences: list[Difference]) -> str:
+    bare = [one for one in differences if one.direction and not one.repeats_runs and min(one.runs) < SEEDS_FOR_T]
+    return "; what changes from run to run is not covered" if bare else ""
+
+
+def _short(level: Level) -> str:
+    """The values alone, as the level was named in full before or has its row in the table below."""
+    return " / ".join(wording.value(item) for item in level.factors.values())
 
 
 def _counts(results: Results) -> str:
@@ -138,6 +183,22 @@ def _unfinished(results: Results) -> list[str]:
     return [
         f"{len(torn)} of {wording.plural(len(results.outcomes), 'run')} did not finish: {named}. "
         "Everything below is made from the others and from the stages that did."
+    ]
+
+
+def _collapsed(results: Results) -> list[str]:
+    """Points that look like repetitions and are none."""
+    found = [(level, level.collapsed(results.main)) for level in results.measured]
+    shared = [(level, number) for level, number in found if number]
+    if not shared:
+        return []
+    number = sum(count for _, count in shared)
+    points = f"{wording.plural(number, 'point')} {'has' if number == 1 else 'have'}"
+    levels = [level for level, _ in shared]
+    which = f" ({_names(levels)})" if levels[0].factors else ""
+    return [
+        f"{points} the trained model of another point of the same level{which}: "
+        "a seed was given twice, or the seeds change nothing there. Each trained model counts as one run."
     ]
 
 

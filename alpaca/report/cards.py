@@ -45,7 +45,6 @@ class DataCard:
     subsets: list[Subset]
     figure: Markup | None
     lengths: list[tuple[str, list[str]]]
-    families: list[tuple[str, int]]
     examples: list[dict[str, Any]]
 
 
@@ -92,7 +91,6 @@ def _card(number: int, subsets: list[list[Outcome]], title: str) -> DataCard:
         subsets=[_subset(group) for group in subsets],
         figure=_lengths_figure(card, number),
         lengths=_length_rows(card),
-        families=list((card.get("families") or {}).items()),
         examples=card.get("examples") or [],
     )
 

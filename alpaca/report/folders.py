@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from alpaca.config import Point
-from alpaca.errors import UserError
+from alpaca.errors import ArtifactError, UserError
 from alpaca.records import read_jsonl
 
 STAGES = ("sample", "curate", "pretrain", "train", "respond", "score")
@@ -50,6 +50,19 @@ class Folder:
         if self.path is None or not (self.path / file).is_file():
             return []
         return list(read_jsonl(self.path / file))
+
+    def rows_by_id(self, file: str) -> dict[str, dict[str, Any]]:
+        """The rows of a JSONL file by their "id". Raises ArtifactError where two share one: results are kept by id."""
+        rows: dict[str, dict[str, Any]] = {}
+        for row in self.rows(file):
+            if row["id"] in rows:
+                raise ArtifactError(
+                    what=f"two rows have the id {row['id']!r}",
+                    where=f"{self.path}/{file}",
+                    remedy="give each item of the evaluation set an id of its own, remove the folder and run again",
+                )
+            rows[row["id"]] = row
+        return rows
 
     def link_to(self, file: str) -> str:
         """Relative URL of a file in the folder; "" where it does not exist."""

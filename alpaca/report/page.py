@@ -227,6 +227,7 @@ def _as_json(config: ReportConfig, results: Results) -> dict[str, Any]:
             {
                 "factors": level.factors,
                 "seeds": [outcome.seed for outcome in level.outcomes],
+                "runs": len(level.scored(results.main)),
                 "metrics": {key: {**_numbers(one), "items": level.items(key)} for key, one in level.intervals.items()},
             }
             for level in results.levels
@@ -236,6 +237,7 @@ def _as_json(config: ReportConfig, results: Results) -> dict[str, Any]:
                 "factors": one.level.factors,
                 "from": results.measured[0].factors,
                 "pairs": one.pairs,
+                "runs": {"from": one.runs[0], "to": one.runs[1]},
                 "verdict": one.verdict,
                 **_numbers(one.interval),
             }

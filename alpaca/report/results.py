@@ -12,7 +12,17 @@ from alpaca.config import Point, ReportConfig
 from alpaca.errors import UserError
 from alpaca.report import wording
 from alpaca.report.folders import Folder, Library
-from alpaca.statistics import Interval, bootstrap_mean, is_binary, mean_interval, simultaneous_level, t_interval
+from alpaca.statistics import (
+    Interval,
+    bootstrap_mean,
+    can_be_conclusive,
+    change_interval,
+    is_binary,
+    mean_interval,
+    simultaneous_level,
+    t_interval,
+    welch_interval,
+)
 
 SEEDS_FOR_T = 3
 """With fewer runs a t interval is too wide to say anything; the interval is then over items."""
@@ -48,6 +58,11 @@ class Outcome:
         seeds = [str(seed) for seed in self.point.seeds.values()]
         return seeds[0] if len(set(seeds)) == 1 else "/".join(seeds)
 
+    def replication(self, metric: str) -> str:
+        """What makes a run a repetition of its own: its trained model, not the seeds written beside it."""
+        stages = self.point.stages
+        return stages.get("train") or stages.get(f"score:{metric.rpartition('.')[0]}") or self.seed
+
     @property
     def is_named_by_factors(self) -> bool:
         """Whether the point's name says nothing that its factors do not."""
@@ -69,7 +84,12 @@ class Level:
     intervals: dict[str, Interval]
 
     def scored(self, metric: str) -> list[Scores]:
-        return [outcome.scores[metric] for outcome in self.outcomes if metric in outcome.scores]
+        """One entry per distinct trained model: seeds that change nothing in it repeat nothing."""
+        return _distinct(self.outcomes, metric)
+
+    def collapsed(self, metric: str) -> int:
+        """Scored points beyond the first of each trained model."""
+        return sum(metric in outcome.scores for outcome in self.outcomes) - len(self.scored(metric))
 
     def items(self, metric: str) -> int:
         """Items that every run of the level answered."""
@@ -78,20 +98,42 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """A level minus the reference level, paired by seed or by item."""
+    """A level minus the reference level; `runs` counts the distinct runs of the reference and of the level."""
 
     level: Level
     interval: Interval
     pairs: str
-    """"seed" or "item"."""
+    """"seed", "item", or "run" where whole runs are compared without pairs (Welch)."""
+    runs: tuple[int, int]
+
+    @property
+    def direction(self) -> str:
+        """ "higher", "lower", or "" where the difference is inconclusive or none at all."""
+        few = self.pairs == "item" and not can_be_conclusive(self.interval.n, self.interval.level)
+        if few or not self.interval.excludes(0.0):
+            return ""
+        return "higher" if self.interval.estimate > 0 else "lower"
+
+    @property
+    def repeats_runs(self) -> bool:
+        """Whether the interval covers what changes from run to run."""
+        return self.pairs != "item"
 
     @property
     def verdict(self) -> str:
+        """The direction, with its limit where the interval is over the items of these runs only."""
         if self.interval.method == "constant" and self.interval.estimate == 0:
             return f"identical for every {self.pairs}"
-        if not self.interval.excludes(0.0):
+        if not self.direction:
             return "inconclusive"
-        return "higher" if self.interval.estimate > 0 else "lower"
+        return self.direction if self.repeats_runs else f"{self.direction} on these items ({self._runs_each})"
+
+    @property
+    def _runs_each(self) -> str:
+        few, many = sorted(self.runs)
+        if few != many:
+            return f"{self.runs[1]} against {wording.plural(self.runs[0], 'run')}"
+        return "one run each" if few == 1 else f"{few} runs each"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +203,7 @@ def _outcome(point: Point, library: Library, by_folder: dict[str, dict[str, Scor
 
 
 def _read_scores(folder: Folder) -> dict[str, Scores]:
-    rows = folder.rows("scores.jsonl")
+    rows = folder.rows_by_id("scores.jsonl").values()
     names = [name for name in folder.document("metrics.json") if name != "items"]
     families = {row["id"]: row.get("family") or "" for row in rows}
     columns = {name: {row["id"]: float(row[name]) for row in rows if _is_number(row.get(name))} for name in names}
@@ -196,11 +238,18 @@ def _levels(outcomes: list[Outcome], metrics: list[str]) -> list[Level]:
 
 
 def _level(outcomes: list[Outcome], metrics: list[str]) -> Level:
-    scored = {
-        metric: [outcome.scores[metric] for outcome in outcomes if metric in outcome.scores] for metric in metrics
-    }
+    scored = {metric: _distinct(outcomes, metric) for metric in metrics}
     intervals = {metric: _level_interval(scores) for metric, scores in scored.items() if scores}
     return Level(factors=outcomes[0].point.factors, outcomes=outcomes, intervals=intervals)
+
+
+def _distinct(outcomes: Sequence[Outcome], metric: str) -> list[Scores]:
+    """The scores of the first outcome of each trained model."""
+    first: dict[str, Scores] = {}
+    for outcome in outcomes:
+        if metric in outcome.scores:
+            first.setdefault(outcome.replication(metric), outcome.scores[metric])
+    return list(first.values())
 
 
 def _level_interval(scores: list[Scores]) -> Interval:
@@ -229,24 +278,49 @@ def _differences(levels: list[Level], metric: str) -> list[Difference]:
 
 
 def _difference(reference: Level, other: Level, metric: str, level: float) -> Difference | None:
+    """By whole runs where there are enough of them, otherwise by the items that every run of both levels answered."""
+    here, there = reference.scored(metric), other.scored(metric)
+    interval, pairs = _over_runs(reference, other, metric, level)
+    if interval is None:
+        before, after = _item_means(here), _item_means(there)
+        changes = [after[item] - before[item] for item in before if item in after]
+        interval, pairs = (change_interval(changes, 0, level) if changes else None), "item"
+    if interval is None:
+        return None
+    return Difference(level=other, interval=interval, pairs=pairs, runs=(len(here), len(there)))
+
+
+def _over_runs(reference: Level, other: Level, metric: str, level: float) -> tuple[Interval | None, str]:
+    """Paired by seed, else unpaired; None with fewer than SEEDS_FOR_T runs, or where runs have no spread at all."""
     pairs = _paired_by_seed(reference, other, metric)
+    here, there = (_means(one.scored(metric)) for one in (reference, other))
     if len(pairs) >= SEEDS_FOR_T:
-        interval = t_interval([there.interval.estimate - here.interval.estimate for here, there in pairs], level)
-        if interval.method != "constant":
-            return Difference(level=other, interval=interval, pairs="seed")
-    here = _item_means([pair[0] for pair in pairs] or reference.scored(metric))
-    there = _item_means([pair[1] for pair in pairs] or other.scored(metric))
-    changes = [there[item] - here[item] for item in here if item in there]
-    return Difference(level=other, interval=bootstrap_mean(changes, 0, level), pairs="item") if changes else None
+        interval, kind = t_interval([after - before for before, after in pairs], level), "seed"
+    elif min(len(here), len(there)) >= SEEDS_FOR_T:
+        interval, kind = welch_interval(here, there, level), "run"
+    else:
+        return None, ""
+    return (interval, kind) if interval.method != "constant" else (None, "")
 
 
-def _paired_by_seed(reference: Level, other: Level, metric: str) -> list[tuple[Scores, Scores]]:
-    there = {outcome.seed: outcome.scores[metric] for outcome in other.outcomes if metric in outcome.scores}
-    return [
-        (outcome.scores[metric], there[outcome.seed])
-        for outcome in reference.outcomes
-        if metric in outcome.scores and outcome.seed in there
-    ]
+def _paired_by_seed(reference: Level, other: Level, metric: str) -> list[tuple[float, float]]:
+    """Means of the runs with equal seeds; each trained model is in one pair only, as pairs must be independent."""
+    there = {outcome.seed: outcome for outcome in other.outcomes if metric in outcome.scores}
+    pairs: list[tuple[float, float]] = []
+    used: set[tuple[str, str]] = set()
+    for outcome in reference.outcomes:
+        if metric not in outcome.scores or outcome.seed not in there:
+            continue
+        twin = there[outcome.seed]
+        models = {("reference", outcome.replication(metric)), ("other", twin.replication(metric))}
+        if not models & used:
+            used |= models
+            pairs.append((outcome.scores[metric].interval.estimate, twin.scores[metric].interval.estimate))
+    return pairs
+
+
+def _means(scores: Sequence[Scores]) -> list[float]:
+    return [one.interval.estimate for one in scores]
 
 
 def _is_number(value: Any) -> bool:

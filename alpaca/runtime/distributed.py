@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 STORE = "ALPACA_RENDEZVOUS"
 """Environment variable: the file through which ranks started by `launch_ranks` find each other."""
+EXPLICIT = "ALPACA_RANKS"
+"""Environment variable: 1 says that torchrun or srun started this process as one rank of several."""
+PLACE = ("RANK", "WORLD_SIZE")
 POLL_SECONDS = 0.05
 TERMINATION_SECONDS = 5.0
 LAST_WORDS = 12
@@ -32,7 +35,7 @@ class Ranks:
     world_size: int
     device: torch.device
     grouped: bool
-    """Whether a process group exists (also of one process, where sharding was asked for)."""
+    """Whether a process group exists."""
 
     @property
     def main(self) -> bool:
@@ -66,22 +69,42 @@ class Ranks:
 
 
 def inside_rank() -> bool:
-    """Whether this process was started as one rank of several (by `launch_ranks`, torchrun or srun)."""
-    return "RANK" in os.environ
+    """Whether this process was started as one rank of several: by `launch_ranks`, or with ALPACA_RANKS=1.
+
+    RANK alone does not say so: job systems set it in shells and containers that run a stage in one process.
+    """
+    return STORE in os.environ or os.environ.get(EXPLICIT) == "1"
 
 
-def setup(*, group: bool = False) -> Ranks:
-    """Joins the group when RANK is set, else stays a single process (group: of a group of one).
+def alone() -> Ranks:
+    """A single process without a group, whatever the environment says."""
+    return Ranks(rank=0, world_size=1, device=_device(0), grouped=False)
+
+
+def setup() -> Ranks:
+    """Joins the group when this process is one rank of several (`inside_rank`), else stays alone.
 
     One GPU per process with NCCL where there are GPUs, else gloo. Ranks started by `launch_ranks` meet through a file,
     all others through MASTER_ADDR and MASTER_PORT.
     """
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if not inside_rank():
+        return alone()
+    rank, world_size = _place()
     device = _device(int(os.environ.get("LOCAL_RANK", "0")))
-    grouped = inside_rank() or group
-    if grouped:
-        _join(device, rank, world_size)
-    return Ranks(rank=rank, world_size=world_size, device=device, grouped=grouped)
+    _join(device, rank, world_size)
+    return Ranks(rank=rank, world_size=world_size, device=device, grouped=True)
+
+
+def _place() -> tuple[int, int]:
+    """RANK and WORLD_SIZE."""
+    missing = [name for name in PLACE if not os.environ.get(name, "").isdecimal()]
+    if missing:
+        raise UserError(
+            what=f"{EXPLICIT}=1 says that this is one rank of several, but not which: no {' and no '.join(missing)}",
+            where="environment",
+            remedy=f"start with torchrun, set {', '.join(PLACE)} for each process, or unset {EXPLICIT}",
+        )
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def _device(local_rank: int) -> torch.device:
@@ -102,12 +125,9 @@ def _device(local_rank: int) -> torch.device:
 
 def _join(device: torch.device, rank: int, world_size: int) -> None:
     import torch.distributed as dist
-    from torch._C._distributed_c10d import HashStore
 
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    if not inside_rank():
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-    elif STORE in os.environ:
+    if STORE in os.environ:
         _end_with_parent()
         dist.init_process_group(backend, init_method=f"file://{os.environ[STORE]}", rank=rank, world_size=world_size)
     else:

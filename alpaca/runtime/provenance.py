@@ -24,9 +24,10 @@ def now() -> str:
 
 def git_state() -> dict[str, Any]:
     """Commit and uncommitted difference of the source tree; sha null where there is no repository."""
-    sha = _git("rev-parse", "HEAD").strip()
-    difference = _git("diff", "HEAD") if sha else ""
-    return {"sha": sha or None, "dirty": bool(difference), "diff": difference}
+    sha = _git("rev-parse", "HEAD").decode().strip()
+    difference = _git("diff", "--no-ext-diff", "--no-color", "--binary", "HEAD") if sha else b""
+    dirty = bool(_git("status", "--porcelain")) if sha else False
+    return {"sha": sha or None, "dirty": dirty, "diff": difference}
 
 
 def packages() -> dict[str, str]:
@@ -56,20 +57,33 @@ def gpu_count() -> int:
     """NVIDIA GPUs visible to this process, found without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit()])
-    return min(devices, len([part for part in visible.split(",") if part])) if visible is not None else devices
+    if visible is None:
+        return devices
+    named = [part.strip() for part in visible.split(",")]
+    shown = named[: named.index("-1")] if "-1" in named else named  # CUDA ignores what follows -1
+    return min(devices, len([part for part in shown if part]))
 
 
 def snapshot(output: Path) -> Path:
     """A copy of the package in `output`/code, named by its content: what the workers run, whatever is edited later."""
-    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{path.stat().st_size}\0".encode())
-        digest.update(path.read_bytes())
-    target = output / "code" / digest.hexdigest()[:12]
+    files = _sources()
+    target = output / "code" / code_digest()
     if not target.exists():
         _copy(files, target)
     return target
+
+
+def code_digest() -> str:
+    """Twelve digits that name the package's present content."""
+    digest = hashlib.sha256()
+    for path in _sources():
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _sources() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 
 
 def _copy(files: list[Path], target: Path) -> None:
@@ -86,14 +100,12 @@ def _copy(files: list[Path], target: Path) -> None:
             raise
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments: str) -> bytes:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False, timeout=20
-        )
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, check=False, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+        return b""
+    return done.stdout if done.returncode == 0 else b""
 
 
 def _processor() -> str:

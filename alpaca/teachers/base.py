@@ -46,6 +46,14 @@ class Completion:
     system_fingerprint: str | None = None
 
 
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Usage:
+    """Tokens that a failed try is billed for."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
 class TeacherClient(Protocol):
     """An open connection to a teacher."""
 
@@ -55,8 +63,14 @@ class TeacherClient(Protocol):
 
 
 class RetryableError(Exception):
-    """A try failed in a way that may heal. after: seconds that the server asked to wait, None if it did not say."""
+    """A try failed in a way that may heal.
 
-    def __init__(self, reason: str, *, after: float | None = None) -> None:
+    after: seconds that the server asked to wait, None if it did not say. usage: what the server bills although the
+    answer is of no use, None if it did not say. may_be_billed: the server may have written an answer that got lost.
+    """
+
+    def __init__(
+        self, reason: str, *, after: float | None = None, usage: Usage | None = None, may_be_billed: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.after = reason, after
+        self.reason, self.after, self.usage, self.may_be_billed = reason, after, usage, may_be_billed

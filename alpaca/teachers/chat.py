@@ -20,8 +20,9 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from alpaca.errors import TeacherError
-from alpaca.teachers.base import Completion, Request, RetryableError
-from alpaca.teachers.openai import KEY_VARIABLE, OPENAI_URL
+from alpaca.records import well_formed
+from alpaca.teachers.base import Completion, Request, RetryableError, Usage
+from alpaca.teachers.openai import KEY_VARIABLE, NO_KEY, OPENAI_URL
 
 CHARACTERS_PER_TOKEN = 4
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
@@ -72,9 +73,9 @@ class ChatClient:
         except openai.APIStatusError as error:
             raise explain(error, self._endpoint) from error
         except openai.APIConnectionError as error:  # timeouts, resets, cut bodies
-            raise RetryableError(_connection_fault(error, self._endpoint)) from error
+            raise RetryableError(_connection_fault(error, self._endpoint), may_be_billed=_was_sent(error)) from error
         except ValueError as error:  # 200 with cut JSON, which openai lets through as json.JSONDecodeError
-            raise RetryableError(f"the answer is broken JSON: {error}") from error
+            raise RetryableError(f"the answer is broken JSON: {error}", may_be_billed=True) from error
         return read_completion(response, request)
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -101,11 +102,11 @@ def read_completion(response: object, request: Request) -> Completion:
     if not isinstance(text, str) or not text.strip():
         problem = f"empty text (finish_reason {reason})" if choices else "no choices"
         content = response.model_dump_json(exclude_none=True, warnings=False)
-        raise RetryableError(f"the answer has {problem}: {_quote(content)}")
+        raise RetryableError(f"the answer has {problem}: {_quote(content)}", usage=_billed(response))
     prompt_tokens, completion_tokens, estimated = _usage(response, request, text)
     return Completion(
         # JSON can hold half a surrogate pair, which no UTF-8 file can.
-        text=text.encode("utf-8", "replace").decode(),
+        text=well_formed(text),
         finish_reason=str(reason),
         model=str(response.model or ""),
         prompt_tokens=prompt_tokens,
@@ -162,7 +163,7 @@ def _way_out(status: int, endpoint: Endpoint) -> tuple[str, str]:
                 f"the server knows no model {endpoint.model!r}, or teacher.base_url is wrong; "
                 f"GET {endpoint.base_url}/models lists what it has"
             )
-        case 429:
+        case 402 | 429:
             return "teacher", f"the account behind {KEY_VARIABLE} is used up: add credit or use another key; {KEEP}"
         case _:
             return "teacher", (
@@ -172,19 +173,32 @@ def _way_out(status: int, endpoint: Endpoint) -> tuple[str, str]:
 
 
 def _usage(response: ChatCompletion, request: Request, text: str) -> tuple[int, int, bool]:
+    billed = _billed(response)
+    if billed is not None:
+        return billed.prompt_tokens, billed.completion_tokens, False
+    asked = sum(len(message.content) for message in request.messages)
+    return math.ceil(asked / CHARACTERS_PER_TOKEN), math.ceil(len(text) / CHARACTERS_PER_TOKEN), True
+
+
+def _billed(response: ChatCompletion) -> Usage | None:
     used = response.usage
     prompt, completion = getattr(used, "prompt_tokens", None), getattr(used, "completion_tokens", None)
     if isinstance(prompt, int) and isinstance(completion, int):
-        return prompt, completion, False
-    asked = sum(len(message.content) for message in request.messages)
-    return math.ceil(asked / CHARACTERS_PER_TOKEN), math.ceil(len(text) / CHARACTERS_PER_TOKEN), True
+        return Usage(prompt_tokens=prompt, completion_tokens=completion)
+    return None
 
 
 def _server_words(error: openai.APIStatusError, key: str) -> str:
     body = error.body
     words = body.get("message") if isinstance(body, dict) else None
-    # A server that quotes the key back must not put it into a log.
-    return _quote(words or error.response.text or error.message).replace(key, "[key]")
+    text = str(words or error.response.text or error.message)
+    # A server that quotes the key back must not put it into a log; the stand-in for no key is an ordinary word.
+    return _quote(text if key == NO_KEY else text.replace(key, "[key]"))
+
+
+def _was_sent(error: openai.APIConnectionError) -> bool:
+    """Whether the server may have got the whole request: not if no connection was made at all."""
+    return "Connect" not in type(error.__cause__).__name__
 
 
 def _connection_fault(error: openai.APIConnectionError, endpoint: Endpoint) -> str:

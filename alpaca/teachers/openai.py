@@ -31,13 +31,34 @@ class OpenAI(Teacher):
 
 @asynccontextmanager
 async def opened(options: OpenAI) -> AsyncIterator[TeacherClient]:
-    """A client of that endpoint. Raises TeacherError before anything is sent when OpenAI's own URL has no key."""
+    """A client of that endpoint. Raises TeacherError before anything is sent: for a URL with secrets or none, for a missing key."""
     from alpaca.teachers.chat import Endpoint, connected
 
     base_url = options.base_url or OPENAI_URL
+    if problem := url_problem(base_url):
+        raise TeacherError(what=problem, where="teacher.base_url", remedy=f"for example {OPENAI_URL}")
     endpoint = Endpoint(base_url=base_url, model=options.model, key=_key(base_url), timeout=options.timeout)
     async with connected(endpoint) as client:
         yield client
+
+
+def url_problem(url: str) -> str | None:
+    """What is wrong with a base URL, None if nothing is. The words never quote the URL: it may hold a secret.
+
+    The URL is written to disk with the configuration, so neither a password nor a query with a key may be part of it.
+    """
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        return "no URL of the form http(s)://HOST[:PORT]/v1"
+    if "@" in parts.netloc:
+        return f"the URL of {parts.hostname} holds a user name or password; give the key in {KEY_VARIABLE}"
+    if parts.query or parts.fragment:
+        return f"the URL of {parts.hostname} goes on with ? or #; give the key in {KEY_VARIABLE}"
+    return None
 
 
 def _key(base_url: str) -> str:

@@ -27,19 +27,24 @@ class Policy:
     """How the queue behaves; all times in seconds.
 
     first_delay doubles with each failed try up to longest_delay. drain: how long what is in flight may still take once
-    nothing more is wanted, or once a request has failed for good; it is paid for already.
+    nothing more is wanted, or once a request has failed for good; it is paid for already, so as long as any answer.
     """
 
     in_flight: int
     max_attempts: int
     timeout: float
+    drain: float
     first_delay: float = 0.5
     longest_delay: float = 30.0
-    drain: float = 5.0
 
     @classmethod
     def of(cls, teacher: Teacher) -> Policy:
-        return cls(in_flight=teacher.in_flight, max_attempts=teacher.max_attempts, timeout=teacher.timeout)
+        return cls(
+            in_flight=teacher.in_flight,
+            max_attempts=teacher.max_attempts,
+            timeout=teacher.timeout,
+            drain=teacher.timeout,
+        )
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -63,6 +68,10 @@ class Source(Protocol):
         """False once no further answer is needed."""
         ...
 
+    def failed(self, request: Request, fault: RetryableError) -> bool:
+        """Told about every failed try; whether the same request may be tried again now (the source keeps it if not)."""
+        ...
+
 
 @dataclass(slots=True, frozen=True)
 class _Try:
@@ -75,18 +84,21 @@ async def ask(
 ) -> AsyncGenerator[Answer, None]:
     """Yields answers as they arrive, in no particular order, each request at most once.
 
-    note: told about every failed try that is followed by another. Raises TeacherError when a request cannot be
-    answered or has used up its tries; answers that arrive within `policy.drain` of that are yielded first. Close the
-    generator (contextlib.aclosing).
+    note: told about every failed try that is followed by another, and about the answers waited for at the end. Raises
+    TeacherError when a request cannot be answered or has used up its tries and the source still wants more; answers
+    that arrive within `policy.drain` of that are yielded first. Close the generator (contextlib.aclosing).
     """
     desk = _Desk(client, source, policy, note or _unheard)
     try:
         while desk.open():
             for answer in await desk.arrivals():
                 yield answer
-        for answer in await desk.last_arrivals():
-            yield answer
-        if desk.failure is not None:
+        desk.drain()
+        while desk.draining():
+            for answer in await desk.arrivals():
+                yield answer
+        # A surplus request that fails takes nothing from a source that has all it wants.
+        if desk.failure is not None and source.wants_more():
             raise desk.failure
     finally:
         await desk.abandon()
@@ -100,6 +112,7 @@ class _Desk:
         self._running: dict[asyncio.Task[Answer], _Try] = {}
         self._waiting: list[tuple[float, str, _Try]] = []  # heap by not-before time
         self._loop = asyncio.get_running_loop()
+        self._ends_at: float | None = None
         self.failure: TeacherError | None = None
 
     def open(self) -> bool:
@@ -111,20 +124,24 @@ class _Desk:
         return bool(self._running or self._waiting)
 
     async def arrivals(self) -> list[Answer]:
-        """Waits for the next answer or the next retry that falls due."""
-        wait = self._seconds_to_retry()
+        """Waits for the next answer, the next retry that falls due or the end of the draining time."""
+        wait = self._seconds_to_event()
         if self._running:
             done, _ = await asyncio.wait(self._running, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             return self._collect(done)
         await asyncio.sleep(wait or 0.0)
         return []
 
-    async def last_arrivals(self) -> list[Answer]:
-        """What arrives within the draining time; requests that failed meanwhile are not tried again."""
-        if not self._running:
-            return []
-        done, _ = await asyncio.wait(self._running, timeout=self._policy.drain)
-        return self._collect(done)
+    def drain(self) -> None:
+        """From here on nothing is sent any more, only what is in flight is waited for."""
+        self._ends_at = self._loop.time() + self._policy.drain
+        self._waiting.clear()
+        if count := len(self._running):
+            self._note(f"waiting for {count} answer{'s' if count > 1 else ''} already paid for")
+
+    def draining(self) -> bool:
+        """Whether something is still in flight and may still take its time."""
+        return bool(self._running) and self._seconds_to_event() != 0.0
 
     async def abandon(self) -> None:
         """Cancels what is in flight and waits until it is gone."""
@@ -139,7 +156,9 @@ class _Desk:
         request = self._source.next_request()
         return _Try(request, 1) if request is not None else None
 
-    def _seconds_to_retry(self) -> float | None:
+    def _seconds_to_event(self) -> float | None:
+        if self._ends_at is not None:
+            return max(0.0, self._ends_at - self._loop.time())
         if not self._waiting or len(self._running) >= self._policy.in_flight:
             return None
         return max(0.0, self._waiting[0][0] - self._loop.time())
@@ -151,7 +170,8 @@ class _Desk:
             async with asyncio.timeout(self._policy.timeout):
                 completion = await self._client.complete(each.request)
         except TimeoutError as error:
-            raise RetryableError(f"no answer within {self._policy.timeout:g} s (teacher.timeout)") from error
+            reason = f"no answer within {self._policy.timeout:g} s (teacher.timeout)"
+            raise RetryableError(reason, may_be_billed=True) from error
         return Answer(
             request=each.request, completion=completion, attempts=each.attempt, seconds=self._loop.time() - began
         )
@@ -163,7 +183,8 @@ class _Desk:
             try:
                 answers.append(task.result())
             except RetryableError as fault:
-                self._try_again(each, fault)
+                if self._source.failed(each.request, fault) and self._ends_at is None:
+                    self._try_again(each, fault)
             except TeacherError as error:
                 self.failure = self.failure or error
         return answers

@@ -13,6 +13,9 @@ from alpaca.world.lexicon import KINDS, vocabulary
 
 # One task in sixteen is kept for evaluation: thousands of possible items in every family.
 _RESERVED_CLASSES = 16
+# The smallest families (three words each) have 4 * 120 * 119 * 118 / 16 = 421,000 reserved instructions. Drawing at
+# random gets slow as they run out, so a quarter of them is the most.
+MOST_HELD_OUT = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +45,14 @@ def draw_task(rng: random.Random, *, families: Sequence[str] = FAMILIES, lexicon
 def held_out(count: int, seed: int = 0) -> list[Task]:
     """`count` distinct evaluation tasks, balanced over families; no training draw can produce one of them.
 
-    A smaller count under the same seed gives a prefix of a larger one.
+    A smaller count under the same seed gives a prefix of a larger one. Raises UserError beyond `MOST_HELD_OUT`.
     """
+    if count > MOST_HELD_OUT:
+        raise UserError(
+            what=f"{count:,} held-out tasks wanted, the embedded world gives at most {MOST_HELD_OUT:,}",
+            where="eval.*.size",
+            remedy=f"at most {MOST_HELD_OUT}",
+        )
     rng = random.Random(f"held-out {seed}")
     tasks: dict[str, Task] = {}
     while len(tasks) < count:

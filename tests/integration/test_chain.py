@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from alpaca import artifacts
+from alpaca.errors import ArtifactError
 from tests.conftest import ROOT, SMALL, command, environment
 
 pytestmark = pytest.mark.slow
@@ -109,53 +109,88 @@ def test_a_damaged_payload_is_named_before_anything_runs(undisturbed: Path, tmp_
     assert "Traceback" not in done.stderr
 
 
+# What a stage has on disk when it is in the middle of its work; curate and score are too short to be caught there, and
+# for them the moment after the claim is as good as any.
+EVIDENCE = {
+    "sample": "raw.jsonl",
+    "pretrain": "work/*step*",
+    "train": "work/*step*",
+    "respond": "work/partial.jsonl",
+    "curate": "claim-*",
+    "score": "claim-*",
+}
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_in_any_stage_it_ends_with_the_same_bytes(stage: str, undisturbed: Path, tmp_path: Path) -> None:
-    """kill -9 of the worker and of the launcher in the middle of a stage, twice; then the same command."""
+def test_killed_in_the_middle_of_any_stage_it_ends_with_the_same_bytes(
+    stage: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    """kill -9 of launcher and worker when there is something to resume from, twice; then the same command."""
     copied(undisturbed, tmp_path)
-    slow = [
-        *SMALL,
-        "teacher.latency=0.3",
-        "teacher.in_flight=2",
-        "train.checkpoint_seconds=0",
-        "model.checkpoint_seconds=0",
-    ]
+    slow = [*SMALL, "teacher.latency=0.4", "teacher.in_flight=1", "train.checkpoint_seconds=0"]
+    slow += ["model.checkpoint_seconds=0", "eval.embedded.responses.batch=1"]
     outputs = tmp_path / "outputs"
     for later in STAGES[STAGES.index(stage) :]:
         if (stage, later) != ("curate", "pretrain"):
             subprocess.run(["rm", "-rf", str(outputs / later)], check=True)
-    for pause in (0.3, 1.2):
-        _kill_in(stage, tmp_path, slow, pause)
-    done = subprocess.run(
-        command(tmp_path, slow), cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment()
-    )
+    for _ in range(2):
+        _kill_in(stage, tmp_path, slow)
+        (folder,) = (outputs / stage).iterdir()
+        assert not artifacts.is_finished(folder) or stage in ("curate", "score")
+    done = launched(tmp_path, slow)
     assert done.returncode == 0, done.stdout + done.stderr
     assert digests(outputs) == digests(undisturbed / "outputs")
+    if stage in ("train", "pretrain"):
+        assert "resumed" in (folder / "log.txt").read_text()
+    if stage == "sample":
+        ids = [json.loads(line)["id"] for line in (folder / "raw.jsonl").open()]
+        assert len(ids) == len(set(ids)) <= 6
 
 
-def _kill_in(stage: str, folder: Path, arguments: list[str], pause: float) -> None:
+def launched(folder: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, arguments), cwd=ROOT, capture_output=True, text=True, timeout=280, env=environment()
+    )
+
+
+def _kill_in(stage: str, folder: Path, arguments: list[str]) -> None:
+    """Waits until the stage has more on disk than before, then kills."""
+    outputs = folder / "outputs"
+    before = _evidence(outputs, stage)
     launcher = subprocess.Popen(
         command(folder, arguments), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    worker = _wait_for_worker(folder / "outputs" / stage, launcher)
-    time.sleep(pause * random.Random(f"{stage}{pause}").uniform(0.5, 1.5))
-    for pid in (launcher.pid, worker):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and launcher.poll() is None:
+        if _evidence(outputs, stage) != before and _worker(outputs / stage):
+            break
+        time.sleep(0.002)
+    for pid in (launcher.pid, _worker(outputs / stage)):
         _kill(pid)
     launcher.wait()
 
 
-def _wait_for_worker(stage_folder: Path, launcher: subprocess.Popen[bytes]) -> int | None:
-    """The process that holds the stage's claim; None when the stage was over before it was seen."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and launcher.poll() is None:
-        for path in stage_folder.glob("*/claim-*"):
-            try:
-                owner = json.loads(path.read_text() or "{}")
-            except (OSError, json.JSONDecodeError):
-                continue
-            if owner and not owner.get("released") and Path(f"/proc/{owner['pid']}").exists():
-                return int(owner["pid"])
-        time.sleep(0.005)
+def _evidence(outputs: Path, stage: str) -> list[tuple[str, int]]:
+    found = []
+    for path in sorted((outputs / stage).glob(f"*/{EVIDENCE[stage]}")):
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            continue
+        if size:
+            found.append((path.name, size))
+    return found
+
+
+def _worker(stage_folder: Path) -> int | None:
+    """The living process that holds the stage's claim."""
+    for path in stage_folder.glob("*/claim-*"):
+        try:
+            owner = json.loads(path.read_text() or "{}")
+        except (OSError, json.JSONDecodeError):
+            continue
+        if owner and not owner.get("released") and Path(f"/proc/{owner['pid']}").exists():
+            return int(owner["pid"])
     return None
 
 
@@ -167,24 +202,94 @@ def _kill(pid: int | None) -> None:
             return
 
 
-def test_two_launches_at_the_same_moment_do_each_stage_once(undisturbed: Path, tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            command(tmp_path, SMALL),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment(),
+@pytest.mark.parametrize("stagger", [0.0, 0.3])
+def test_two_launches_do_each_stage_once(stagger: float, undisturbed: Path, tmp_path: Path) -> None:
+    processes = []
+    for _ in range(2):
+        processes.append(
+            subprocess.Popen(
+                command(tmp_path, SMALL),
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment(),
+            )
         )
-        for _ in range(2)
-    ]
+        time.sleep(stagger)
     texts = [process.communicate(timeout=280)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], texts
-    logs = [path.read_text() for path in (tmp_path / "outputs").glob("*/*/log.txt") if path.parts[-3] in STAGES]
-    assert len(logs) == len(STAGES)
-    assert sum(log.count("finished meanwhile by another process") for log in logs) >= 1
+    logs = {path.parts[-3]: path.read_text() for path in (tmp_path / "outputs").glob("*/*/log.txt")}
+    for stage in ("curate", "score"):  # these say one line for each time that they are really done
+        assert sum("candidates" in line or "items:" in line for line in logs[stage].splitlines()) == 1, logs[stage]
+    assert sum(log.count("finished meanwhile") for log in logs.values()) >= 1
     assert digests(tmp_path / "outputs") == digests(undisturbed / "outputs")
+    assert "nothing to do" in launched(tmp_path, SMALL).stdout
+
+
+def test_a_remade_parent_with_other_content_is_told(undisturbed: Path, tmp_path: Path) -> None:
+    """A real teacher answers otherwise the second time: what was made from the first answers must not pass for the second's."""
+    copied(undisturbed, tmp_path)
+    (folder,) = (tmp_path / "outputs" / "sample").iterdir()
+    rows = (folder / "responses.jsonl").read_text().replace("programmatic", "another")
+    (folder / "responses.jsonl").write_text(rows)
+    key = artifacts.read_json(folder / "stage.json")["key"]
+    artifacts.publish(folder, key, artifacts.read_json(folder / "provenance.json"), lambda: None)
+    done = launched(tmp_path, SMALL)
+    assert done.returncode == 1
+    assert "made from another pool" in done.stderr
+
+
+def test_an_input_that_changes_while_it_is_queued_is_refused(tmp_path: Path) -> None:
+    from alpaca import frozen, jobs, plan
+    from alpaca.sweep import expand
+
+    source = tmp_path / "data.json"
+    source.write_text('[{"instruction": "Name a colour of grass.", "input": "", "output": "green"}]')
+    run = expand(["data_gen=released", f"data_gen.path={source}"], multirun=False).runs[0]
+    graph = plan.build([run])
+    node = graph.nodes[graph.runs[0]["sample"]]
+    folder = tmp_path / "outputs" / "sample" / "x-00000000"
+    artifacts.freeze(folder, frozen.freeze_node(node, {}, {}))
+    source.write_text('[{"instruction": "Name a colour of the sea.", "input": "", "output": "blue"}]')
+    with pytest.raises(ArtifactError, match="not what it was"):
+        jobs.execute(folder)
+    assert not artifacts.is_finished(folder)
+
+
+def test_the_variables_of_another_launcher_change_nothing(tmp_path: Path, undisturbed: Path) -> None:
+    foreign = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    done = subprocess.run(
+        command(tmp_path, SMALL),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**environment(), **foreign},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert digests(tmp_path / "outputs") == digests(undisturbed / "outputs")
+
+
+def test_a_deleted_page_is_made_again(undisturbed: Path, tmp_path: Path) -> None:
+    copied(undisturbed, tmp_path)
+    (page,) = (tmp_path / "outputs" / "runs").glob("*/report.html")
+    page.unlink()
+    assert launched(tmp_path, SMALL).returncode == 0
+    assert page.exists()
+
+
+def test_a_terminated_launcher_stops_its_stages(tmp_path: Path) -> None:
+    launcher = subprocess.Popen(
+        command(tmp_path, [*SMALL, "teacher.latency=5"]), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
+    )
+    worker = None
+    while worker is None and launcher.poll() is None:
+        worker = _worker(tmp_path / "outputs" / "sample")
+    launcher.terminate()
+    assert launcher.wait(60) == 128 + signal.SIGTERM
+    assert worker is not None
+    assert not Path(f"/proc/{worker}").exists()
 
 
 @pytest.fixture

@@ -99,6 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
     def quota(self, good: dict[str, Any]) -> None:
         self._error(429, "You exceeded your current quota", "insufficient_quota")
 
+    def no_balance(self, good: dict[str, Any]) -> None:
+        self._error(402, "Insufficient Balance", "invalid_request_error")
+
     def unauthorised(self, good: dict[str, Any]) -> None:
         self._error(401, f"Incorrect key: {self.headers['authorization']}", "invalid_api_key")
 

@@ -48,6 +48,8 @@ class World:
     evaluations: dict[str, str] = field(default_factory=lambda: {"embedded": "embedded"})
     response: str = ""
     """Put in front of each response."""
+    usd: float | None = None
+    """What each pool cost, where the teacher's price is known."""
     histograms: bool = False
     """Whether data cards have histograms; drawing them is most of a page's time."""
 
@@ -107,7 +109,8 @@ class World:
         return folder.relative_to(self.output).as_posix()
 
     def _sample(self, seed: int) -> str:
-        cost = {"prompt_tokens": 181_204.0, "completion_tokens": 402_110.0, "usd": 1.47}
+        cost = {"prompt_tokens": 181_204.0, "completion_tokens": 402_110.0}
+        cost |= {} if self.usd is None else {"usd": self.usd}
         settings = {"teacher": {"kind": "programmatic"}}
         return self._name(self._folder("sample", f"programmatic-s{seed}", settings, cost, 41.3))
 
@@ -152,7 +155,6 @@ class World:
                 "words": words,
                 "examples": examples,
                 "defects": {"empty_output": 3, "no_input_spelling": 12},
-                "families": dict.fromkeys(FAMILIES, size // 10),
             },
         )
         return self._name(folder)
@@ -176,7 +178,7 @@ class World:
                 "tokens": 812_333,
                 "supervised_tokens": 144_020,
                 "truncated_examples": size // 400,
-                "unsupervised_examples": 0,
+                "unsupervised_examples": size // 500,
                 "final_loss": 1.4 - skill,
                 "added_tokens": 1,
             },

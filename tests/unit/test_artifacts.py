@@ -31,7 +31,7 @@ def finished_folder(path: Path) -> Path:
     (folder / "model").mkdir()
     (folder / "model" / "weights.bin").write_bytes(b"\0" * 100)
     (folder / "log.txt").write_text("not payload")
-    artifacts.publish(folder, {"seconds": 1}, lambda: None)
+    artifacts.publish(folder, "0" * 64, {"seconds": 1}, lambda: None)
     return folder
 
 
@@ -136,3 +136,35 @@ def test_many_processes_take_a_folder_one_after_the_other(tmp_path: Path) -> Non
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT) for _ in range(6)]
     assert [process.wait() for process in processes] == [0] * 6
     assert (tmp_path / "worked").read_text() == "once\n"
+
+
+def test_a_superseded_process_changes_nothing_of_what_its_successor_finished(tmp_path: Path) -> None:
+    old = claims.acquire(tmp_path, finished=lambda: False, on_wait=print)
+    assert old is not None
+    (tmp_path / "claim-000002").write_text(json.dumps(claims.owner()))
+    (tmp_path / "rows.jsonl").write_text("1\n")
+    artifacts.publish(tmp_path, "k", {}, lambda: None)
+    (tmp_path / "claim-000002").unlink()
+    (tmp_path / "claim-000001").unlink()
+    before = (tmp_path / "manifest.json").read_bytes()
+    with pytest.raises(ArtifactError, match="finished by another process"):
+        artifacts.publish(tmp_path, "k", {"late": 1}, old.check)
+    old.release()
+    assert (tmp_path / "manifest.json").read_bytes() == before
+    assert list(tmp_path.glob("claim-*")) == []
+
+
+def test_the_marker_of_another_key_is_not_this_ones(tmp_path: Path) -> None:
+    artifacts.publish(tmp_path, "first", {}, lambda: None)
+    assert artifacts.finished_as(tmp_path, "first")
+    assert not artifacts.finished_as(tmp_path, "second")
+
+
+def test_what_differs_in_every_execution_is_not_part_of_the_content(tmp_path: Path) -> None:
+    digests = []
+    for latency in ("1", "2"):
+        (tmp_path / "responses.jsonl").write_text("same\n")
+        (tmp_path / "raw.jsonl").write_text(latency)
+        artifacts.publish(tmp_path, "k", {}, lambda: None)
+        digests.append(artifacts.content_digest(tmp_path))
+    assert digests[0] == digests[1]

@@ -174,3 +174,67 @@ def test_a_broken_question_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("question: why?\nfactor: {data.size: [1]}\n")
     with pytest.raises(ConfigurationErrors, match=r"bad\.yaml"):
         sweep.expand(["sweep=bad"], multirun=False, folder=tmp_path)
+
+
+def test_points_given_twice_are_no_replications() -> None:
+    assert "given more than once" in problems("seed=0,0,1", multirun=True)
+    assert "given more than once" in problems("data.size=20,20", multirun=True)
+
+
+def test_a_key_that_only_some_points_have_can_be_set() -> None:
+    found = sweep.expand(["teacher=programmatic,openai", "teacher.model=m"], multirun=True)
+    assert [run.teacher.kind for run in found.runs] == ["programmatic", "openai"]
+
+
+def test_an_unknown_option_is_one_problem_not_two() -> None:
+    assert problems("model=llama8b", "model.revision=x").startswith("1 problem ")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optimizer.lr=${nope}", ["nope"]),
+        ("data_gen.seeds=''", ["data_gen.seeds", "empty path"]),
+        ("data_gen.seeds=conf", ["data_gen.seeds", "not a file"]),
+        ("model.heads=5", ["model.heads", "even parts"]),
+    ],
+)
+def test_sources_and_shapes_are_checked_at_the_door(override: str, words: list[str]) -> None:
+    text = problems(override)
+    for word in words:
+        assert word in text
+
+
+def test_an_address_with_a_secret_is_refused() -> None:
+    text = problems("teacher=openai", "teacher.model=m", "teacher.base_url='https://user:hidden@host/v1'")
+    assert "teacher.base_url" in text
+    assert "hidden" not in text
+
+
+def test_globs_intervals_and_two_questions_are_told() -> None:
+    assert "list the values" in problems("model=glob(*)", multirun=True)
+    assert "one question at a time" in problems("sweep=data_size,other", multirun=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("question: [", "flow"),
+        ("question: q\nfactors: {data.size: []}", "has no values"),
+        ("question: q\nfactors: {data.size: [1]}\nseeds: []", "has no values"),
+        ("question: q\nfactors: {data.size: [{a: 1}]}", "map"),
+        ("question: q\nfactors: {seed: [1, 2]}", "seeds:"),
+        ("question: q\nmetric: embeded.exact_match\nfactors: {data.size: [1, 2]}", "embedded.exact_match"),
+    ],
+)
+def test_each_mistake_in_a_question_file_is_told(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigurationErrors) as caught:
+        sweep.expand(["sweep=bad"], multirun=False, folder=tmp_path)
+    assert words in str(caught.value)
+
+
+def test_values_of_a_question_may_hold_any_text(tmp_path: Path) -> None:
+    (tmp_path / "texts.yaml").write_text("question: q\nfactors: {train.budget: ['3 epochs', '1e6 tokens']}\nfixed: ['data.size=9']")
+    found = sweep.expand(["sweep=texts"], multirun=False, folder=tmp_path)
+    assert [run.train.budget for run in found.runs] == ["3 epochs", "1000000 tokens"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from alpaca.errors import UserError
-from alpaca.runtime.distributed import launch_ranks
+from alpaca.runtime.distributed import inside_rank, launch_ranks, setup
 
 
 def python(code: str, *arguments: object) -> list[str]:
@@ -28,6 +28,20 @@ def test_every_rank_gets_its_place_and_the_same_meeting_point(tmp_path: Path) ->
     told = [(tmp_path / str(rank)).read_text().split() for rank in range(3)]
     assert [each[:2] for each in told] == [["0", "3"], ["1", "3"], ["2", "3"]]
     assert len({each[2] for each in told}) == 1
+
+
+def test_rank_in_the_environment_alone_makes_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALPACA_RENDEZVOUS", raising=False)
+    monkeypatch.delenv("ALPACA_RANKS", raising=False)
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    ranks = setup()
+    assert (ranks.rank, ranks.world_size, ranks.grouped, inside_rank()) == (0, 1, False, False)
+    monkeypatch.setenv("ALPACA_RANKS", "1")
+    assert inside_rank()
+    monkeypatch.delenv("RANK")
+    with pytest.raises(UserError, match=r"not which: no RANK\n(.|\n)*torchrun"):
+        setup()
 
 
 def test_when_one_rank_dies_the_others_are_ended_and_its_last_words_are_told(tmp_path: Path) -> None:

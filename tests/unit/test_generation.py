@@ -170,6 +170,8 @@ def test_an_interrupted_stage_ends_with_the_same_bytes_and_answers_nothing_twice
     assert len(partial.read_text().splitlines()) == 3 * done
     with partial.open("a") as file:
         file.write('{"index":6,"te')  # what a killed process leaves
-    context = world.interrupt_at(broken, 3 - done)  # one more batch than what is missing would raise
+    again = world.make_context(broken.folder, model=base)  # a new process knows no costs of the one before
+    context = world.interrupt_at(again, 3 - done)  # one more batch than what is missing would raise
     run(settings, context)
     assert (broken.folder / "responses.jsonl").read_bytes() == (whole.folder / "responses.jsonl").read_bytes()
+    assert context.cost["completion_tokens"] == whole.cost["completion_tokens"] > 0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from alpaca.curation.parsing import ParsedTask, parse_completion
 
 # What follows "###\n4. Instruction:" in a well-behaved answer.
@@ -27,8 +29,9 @@ def test_tasks_are_read_in_order_with_their_numbers() -> None:
     assert (parsed.malformed, parsed.cut) == (0, 0)
 
 
-def test_the_last_task_is_cut_when_the_length_limit_ended_the_answer() -> None:
-    parsed = parse_completion(COMPLETION, first_number=4, finish_reason="length")
+@pytest.mark.parametrize("reason", ["length", "content_filter", "max_tokens"])
+def test_the_last_task_is_cut_when_the_answer_was_ended_from_outside(reason: str) -> None:
+    parsed = parse_completion(COMPLETION, first_number=4, finish_reason=reason)
     assert parsed.tasks == (RIVER,)
     assert (parsed.malformed, parsed.cut) == (0, 1)
 

@@ -218,3 +218,45 @@ def test_a_frozen_configuration_reads_back_equal(overrides: list[str]) -> None:
     for node in graph.nodes.values():
         plain = json.loads(json.dumps(frozen.freeze_node(node, node.parents, {})))
         assert frozen.typed(frozen.CONFIGS[node.stage], plain["config"]) == node.config
+
+
+def test_a_label_that_a_model_drags_along_is_not_promoted() -> None:
+    sweep = expand(["model=llama7b,opt6_7b"], multirun=True)
+    assert sweep.promoted == frozenset()
+    assert plan.build(sweep.runs, sweep.promoted).runs[0] == keys("model=llama7b")
+
+
+def test_a_group_of_execution_alone_is_promoted() -> None:
+    sweep = expand(["fsdp=none,ddp", "train.micro_batch=16"], multirun=True)
+    assert {"fsdp.mode", "fsdp.world_size"} <= sweep.promoted
+
+
+def test_the_order_of_a_factors_options_does_not_matter() -> None:
+    for order in ("released,alpaca", "alpaca,released"):
+        assert len(expand([f"data_gen={order}"], multirun=True).runs) == 2
+
+
+def test_sweeps_over_execution_have_folders_of_their_own() -> None:
+    names = {expand([f"train.micro_batch={values}"], multirun=True).name for values in ("32,64", "16,64")}
+    assert len(names) == 2
+
+
+def test_execution_and_places_do_not_rename_a_sweep() -> None:
+    assert expand(["sweep=data_size", "output_dir=x", "tracker=none", "cluster.parallel=1"], multirun=False).name == "data_size"
+    assert expand(["sweep=data_size", "train.global_batch=32"], multirun=False).name != "data_size"
+
+
+def test_names_stay_inside_their_folder() -> None:
+    graph = plan.build(expand(["model.name=../meta/llama"], multirun=False).runs)
+    assert {node.slug for node in graph.nodes.values() if node.stage == "train"} == {"meta-llama"}
+
+
+def test_other_weights_are_another_key(tmp_path: Path) -> None:
+    found = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(name.encode() * 2**23)
+        found.append(canonical.file_digest(str(folder), "model.path"))
+    assert found[0] != found[1]

@@ -85,6 +85,15 @@ def test_an_interrupted_base_ends_with_the_same_bytes(whole: Path, tmp_path: Pat
     assert payload(tmp_path) == payload(whole)
 
 
+def test_the_base_is_built_alone_whatever_the_environment_says(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "ALPACA_RANKS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    run(config.PretrainConfig(model=SHAPE), training_world.make_context(tmp_path))
+    assert payload(tmp_path) == payload(whole)
+
+
 def test_lines_of_any_step_are_the_same_however_they_are_asked_for() -> None:
     tokenizer = build_tokenizer(world.tokenizer_lines(), 400)
 

@@ -13,10 +13,10 @@ from urllib.parse import unquote
 import pytest
 
 from alpaca.config import ReportConfig
-from alpaca.errors import UserError
+from alpaca.errors import ArtifactError, UserError
 from alpaca.records import read_jsonl, write_jsonl
 from alpaca.report import wording
-from alpaca.statistics import Interval, t_interval, wilson
+from alpaca.statistics import Interval, t_interval, welch_interval, wilson
 from tests.unit.report_folders import HOSTILE, World, data_size_sweep, grid_sweep, named_sweep, single_run
 
 
@@ -210,6 +210,125 @@ def test_equal_arms_are_not_called_different(tmp_path):
     assert "the difference is inconclusive" in results["answer"]
 
 
+def answered(tmp_path: Path, skills: dict[str, float], seeds: int = 1, items: int = 60):
+    """Results of named arms of the given skill."""
+    world = World(output=tmp_path, items=items)
+    points = [world.point({"teacher": name}, seed, skill) for name, skill in skills.items() for seed in range(seeds)]
+    return results_of(world.run(ReportConfig(title="teachers", factors=["teacher"], points=points)))
+
+
+def test_more_levels_than_are_listed_keep_their_doubt(tmp_path):
+    answer = answered(tmp_path, dict.fromkeys("abcdef", 0.5), seeds=3)["answer"]
+    assert "is highest at" in answer
+    assert "; no difference from a is conclusive; 3 seeds per level" in answer
+
+
+def test_one_conclusive_difference_does_not_silence_the_others(tmp_path):
+    results = answered(tmp_path, {"a": 0.3, "b": 0.3, "c": 0.95}, seeds=3)
+    assert [one["verdict"] for one in results["differences"]] == ["inconclusive", "higher"]
+    assert "; b against a is inconclusive, c against a is higher; 3 seeds" in results["answer"]
+
+
+def test_a_trend_names_the_levels_between_that_are_inconclusive(tmp_path):
+    world = World(output=tmp_path)
+    skills = {1: 0.3, 2: 0.3, 3: 0.95}
+    points = [world.point({"train.epochs": n}, seed, skill) for n, skill in skills.items() for seed in range(3)]
+    answer = results_of(world.run(ReportConfig(title="epochs", factors=["train.epochs"], points=points)))["answer"]
+    assert "rises from" in answer
+    assert "; 2 against 1 is inconclusive; 3 seeds" in answer
+
+
+@pytest.mark.parametrize(("items", "conclusive"), [(1, False), (5, False), (6, True)])
+def test_equal_changes_of_too_few_items_are_no_certainty(tmp_path, items, conclusive):
+    results = answered(tmp_path, {"bad": 0.0, "good": 1.0}, items=items)
+    difference = results["differences"][0]
+    assert difference["verdict"] == ("higher on these items (one run each)" if conclusive else "inconclusive")
+    assert difference["low"] < 1.0
+    assert "rises" not in results["answer"]
+
+
+def test_changes_that_differ_are_no_more_conclusive_than_their_number_allows(tmp_path):
+    world, config = data_size_sweep(tmp_path, seeds=1, items=2)
+    for point, values in zip(config.points, ((0.1, 0.2), (0.5, 0.7), (0.8, 0.95)), strict=True):
+        path = world.parents[point.stages["score:embedded"]] / "scores.jsonl"
+        rows = list(read_jsonl(path))
+        write_jsonl(path, [{**row, "rouge_l": value} for row, value in zip(rows, values, strict=True)])
+    config.metric = "embedded.rouge_l"
+    results = results_of(world.run(config))
+    assert {one["verdict"] for one in results["differences"]} == {"inconclusive"}
+
+
+def test_single_runs_do_not_rise_and_the_sentence_says_why(tmp_path):
+    world, config = data_size_sweep(tmp_path, seeds=1)
+    folder = world.run(config)
+    results = results_of(folder)
+    assert results["differences"][-1]["verdict"] == "higher on these items (one run each)"
+    assert "rises" not in results["answer"]
+    assert "4,000 against 250" in results["answer"] or "1,000 and 4,000 against 250 are" in results["answer"]
+    assert "what changes from run to run is not covered" in results["answer"]
+    assert "higher on these items (one run each)" in Page(folder).text
+
+
+def test_arms_without_common_seeds_are_compared_by_welch_with_all_their_runs(tmp_path):
+    world = World(output=tmp_path)
+    plan = {"a": (0.3, (0, 1, 2, 3)), "b": (0.8, (2, 3, 4, 5))}
+    points = [world.point({"teacher": name}, seed, skill) for name, (skill, seeds) in plan.items() for seed in seeds]
+    folder = world.run(ReportConfig(title="welch", factors=["teacher"], points=points))
+    results = results_of(folder)
+    means = [point["metrics"]["embedded.exact_match"]["estimate"] for point in results["points"]]
+    expected = welch_interval(means[:4], means[4:])
+    difference = results["differences"][0]
+    assert (difference["pairs"], difference["low"], difference["high"]) == ("run", expected.low, expected.high)
+    assert difference["verdict"] == "higher"
+    assert "of unpaired runs (Welch t)" in Page(folder).text
+
+
+def test_a_comparison_by_items_uses_every_run_of_both_arms(tmp_path):
+    world = World(output=tmp_path)
+    plan = {"a": (0, 1, 2), "b": (2, 3)}
+    points = [world.point({"teacher": name}, seed, 0.5) for name, seeds in plan.items() for seed in seeds]
+    results = results_of(world.run(ReportConfig(title="items", factors=["teacher"], points=points)))
+    difference = results["differences"][0]
+    levels = [level["metrics"]["embedded.exact_match"]["estimate"] for level in results["levels"]]
+    assert (difference["pairs"], difference["runs"]) == ("item", {"from": 3, "to": 2})
+    assert difference["estimate"] == pytest.approx(levels[1] - levels[0])
+
+
+def test_points_with_one_trained_model_are_one_replication(tmp_path):
+    world = World(output=tmp_path)
+    points = []
+    for name, skill in (("a", 0.3), ("b", 0.9)):
+        first = world.point({"teacher": name}, 0, skill)
+        points += [
+            type(first)(name=first.name, factors=first.factors, seeds={"data": seed}, stages=first.stages)
+            for seed in range(3)
+        ]
+    folder = world.run(ReportConfig(title="one", factors=["teacher"], points=points))
+    results = results_of(folder)
+    assert [level["runs"] for level in results["levels"]] == [1, 1]
+    assert results["differences"][0]["pairs"] == "item"
+    assert results["answer"].endswith("1 seed per level, 60 items.")
+    assert "4 points have the trained model of another point of the same level" in Page(folder).text
+
+
+def test_levels_without_an_item_in_common_are_not_called_identical(tmp_path):
+    world, config = data_size_sweep(tmp_path, seeds=1, items=10)
+    path = world.parents[config.points[0].stages["score:embedded"]] / "scores.jsonl"
+    write_jsonl(path, [{**row, "id": f"other {row['id']}"} for row in read_jsonl(path)])
+    answer = results_of(world.run(config))["answer"]
+    assert "identical" not in answer
+    assert "2 levels without an item in common" in answer
+
+
+def test_an_item_that_appears_twice_is_refused_by_folder_and_id(tmp_path):
+    world, config = single_run(tmp_path, items=10)
+    path = world.parents[config.points[0].stages["score:embedded"]] / "scores.jsonl"
+    rows = list(read_jsonl(path))
+    write_jsonl(path, [*rows, rows[3]])
+    with pytest.raises(ArtifactError, match=r"score/embedded-.*scores\.jsonl.*'embedded_0003'"):
+        world.run(config)
+
+
 def test_an_arm_compared_with_its_copy_is_identical(tmp_path):
     world = World(output=tmp_path)
     twin = world.point({"fsdp.mode": "none"}, 0, 0.6)
@@ -269,7 +388,20 @@ def test_costs_are_counted_once_per_folder(sweep_folder):
     page = Page(sweep_folder)
     # Three pools, nine training sets, one base model, nine each of train, respond, score.
     assert re.search(r"total 40 ", page.text)
-    assert "$4.41" in page.text
+
+
+def test_money_has_a_column_only_where_a_stage_recorded_some(tmp_path, sweep_folder):
+    assert "USD" not in Page(sweep_folder).text
+    world, config = data_size_sweep(tmp_path, items=10, usd=1.47)
+    assert "$4.41" in Page(world.run(config)).text
+
+
+def test_truncated_is_a_share_of_the_examples_kept_and_those_left_out_are_counted_beside(sweep_folder):
+    page = Page(sweep_folder)
+    assert "Left out: examples with no room for an answer within the maximum length" in page.text
+    table = page.source[page.source.index("left out</th>") :]
+    # 10 of 4,000 cut; 8 more had no room for an answer.
+    assert re.search(r'>4,000</td>\s*<td class="right">0\.2\s%</td><td class="right">8</td>', table)
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones(tmp_path):

@@ -6,8 +6,18 @@ import math
 import random
 
 import pytest
+from scipy import stats
 
-from alpaca.statistics import bootstrap_mean, mean_interval, simultaneous_level, t_interval, wilson
+from alpaca.statistics import (
+    bootstrap_mean,
+    can_be_conclusive,
+    change_interval,
+    mean_interval,
+    simultaneous_level,
+    t_interval,
+    welch_interval,
+    wilson,
+)
 
 
 def test_wilson_gives_the_published_interval_of_alpacas_blind_comparison():
@@ -41,6 +51,30 @@ def test_t_interval_says_when_the_seeds_agree_and_refuses_a_single_one():
     assert t_interval([0.5, 0.5, 0.5]).method == "constant"
     with pytest.raises(ValueError, match="1 values"):
         t_interval([0.5])
+
+
+def test_welch_gives_the_interval_worked_out_by_hand():
+    # Variances 1 and 4 of three values each: error sqrt(5 / 3), 2.941 degrees of freedom, t(0.975) = 3.2199.
+    interval = welch_interval([1.0, 2.0, 3.0], [4.0, 6.0, 8.0])
+    assert interval.estimate == 4.0
+    assert interval.low == pytest.approx(4.0 - 3.2199 * math.sqrt(5 / 3), abs=2e-3)
+    assert (interval.n, interval.method) == (6, "Welch t")
+    assert welch_interval([1.0] * 3, [2.0] * 3).method == "constant"
+
+
+@pytest.mark.parametrize("n", range(1, 12))
+@pytest.mark.parametrize("change", [1.0, -0.25])
+def test_equal_changes_pass_zero_exactly_where_the_sign_test_rejects(n, change):
+    interval = change_interval([change] * n)
+    rejects = stats.binomtest(n, n).pvalue < 0.05
+    assert interval.excludes(0.0) is rejects
+    assert can_be_conclusive(n) is rejects
+    assert interval.high - interval.low > 0
+
+
+def test_changes_are_bootstrapped_where_they_differ_and_constant_where_there_are_none():
+    assert change_interval([0.0, 1.0, 1.0, 0.0]).method == "bootstrap"
+    assert change_interval([0.0] * 8).method == "constant"
 
 
 def test_t_interval_is_cut_at_the_ends_of_the_scale():

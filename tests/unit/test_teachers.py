@@ -21,7 +21,7 @@ from alpaca.errors import TeacherError, UserError
 from alpaca.teachers import open_teacher
 from alpaca.teachers.base import Completion, Message, Request, RetryableError
 from alpaca.teachers.chat import Endpoint, connected, read_completion, retry_after
-from alpaca.teachers.openai import KEY_VARIABLE, OpenAI
+from alpaca.teachers.openai import KEY_VARIABLE, NO_KEY, OpenAI, url_problem
 from alpaca.teachers.programmatic import MODEL, Programmatic
 from alpaca.teachers.programmatic.server import serve
 from alpaca.teachers.programmatic.writer import Style, UnreadablePromptError, count_tokens, write
@@ -44,12 +44,17 @@ class Requests:
     def __init__(self, count: int) -> None:
         self.left = [request(number) for number in reversed(range(count))]
         self.closed = False
+        self.faults: list[RetryableError] = []
 
     def next_request(self) -> Request | None:
         return self.left.pop() if self.left else None
 
     def wants_more(self) -> bool:
         return not self.closed
+
+    def failed(self, request: Request, fault: RetryableError) -> bool:
+        self.faults.append(fault)
+        return True
 
 
 def policy(**changes: Any) -> Policy:
@@ -106,6 +111,7 @@ def test_each_fault_that_may_heal_is_tried_again(fault: str) -> None:
         ("forbidden", "not for you", "OPENAI_API_KEY"),
         ("no_model", "no such model", "teacher.model"),
         ("quota", "exceeded your current quota", "add credit"),
+        ("no_balance", "Insufficient Balance", "add credit"),
         ("bad_request", "temperature must be 1", "data_gen.temperature"),
     ],
 )
@@ -159,7 +165,7 @@ def test_missing_usage_is_estimated_and_marked() -> None:
 def test_half_a_surrogate_pair_can_be_written() -> None:
     with faulty(lambda seed, attempt: "surrogate") as server:
         (answer,) = ask_server(server, 1)
-    assert answer.completion.text.encode() == b"half ? a pair"
+    assert answer.completion.text.encode() == "half \ufffd a pair".encode()
 
 
 class Slow:
@@ -228,6 +234,78 @@ def test_nothing_is_asked_once_no_more_is_wanted() -> None:
     assert client.running == 0
 
 
+class Late:
+    """The first request is answered at once, every other one only after a while, or it fails."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.fault = fault
+
+    async def complete(self, request: Request) -> Completion:
+        if request.id != "r0":
+            await asyncio.sleep(0.05)
+            if self.fault is not None:
+                raise self.fault
+        return Completion(text="x", finish_reason="stop", model="m", prompt_tokens=1, completion_tokens=1)
+
+
+async def close_after_the_first(client: Any, rules: Policy, notes: list[str]) -> list[str]:
+    source, received = Requests(3), []
+    async with aclosing(ask(client, source, rules, notes.append)) as answers:
+        async for answer in answers:
+            received.append(answer.request.id)
+            source.closed = True
+    return received
+
+
+@pytest.mark.parametrize("fault", [TeacherError(what="gone for good"), RetryableError("the engine is on fire")])
+def test_surplus_that_fails_does_not_spoil_what_is_full(fault: Exception) -> None:
+    notes: list[str] = []
+    assert asyncio.run(close_after_the_first(Late(fault), policy(max_attempts=1), notes)) == ["r0"]
+    assert notes == ["waiting for 2 answers already paid for"]
+
+
+def test_surplus_answers_are_waited_for_as_long_as_any_answer() -> None:
+    rules = Policy.of(Teacher(timeout=77.0))
+    assert rules.drain == 77.0
+    assert sorted(asyncio.run(close_after_the_first(Late(), rules, []))) == ["r0", "r1", "r2"]
+
+
+def test_an_interruption_cuts_the_waiting_for_surplus() -> None:
+    class Stuck(Late):
+        async def complete(self, request: Request) -> Completion:
+            return await (super() if request.id == "r0" else Endless()).complete(request)
+
+    async def session() -> None:
+        await asyncio.wait_for(close_after_the_first(Stuck(), policy(drain=3600.0, timeout=3600.0), []), 0.1)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(session())
+
+
+def test_a_rejected_answer_carries_what_it_is_billed_for() -> None:
+    source = Requests(1)
+
+    async def session(server: FaultServer) -> None:
+        async with connected(Endpoint(base_url=server.base_url, model=MODEL, key="x", timeout=5.0)) as client:
+            await collect(client, source, policy())
+
+    faults = {1: "empty", 2: "rate_limit", 3: "cut_json"}
+    with faulty(lambda seed, attempt: faults.get(attempt)) as server:
+        asyncio.run(session(server))
+    empty, limited, broken = source.faults
+    assert empty.usage is not None
+    assert empty.usage.completion_tokens == write(PROMPT, seed=0, style=Style(), max_tokens=500).tokens
+    assert (limited.usage, limited.may_be_billed) == (None, False)
+    assert (broken.usage, broken.may_be_billed) == (None, True)
+
+
+def test_a_try_that_got_no_answer_in_time_may_be_billed() -> None:
+    source = Requests(1)
+    with pytest.raises(TeacherError):
+        asyncio.run(collect(Endless(), source, policy(timeout=0.01, max_attempts=1)))
+    assert [fault.may_be_billed for fault in source.faults] == [True]
+
+
 def test_closing_early_cancels_what_is_in_flight() -> None:
     client = Slow()
 
@@ -285,6 +363,44 @@ def test_openai_without_a_key_stops_before_anything_is_sent(monkeypatch: pytest.
 
     with pytest.raises(TeacherError, match=KEY_VARIABLE):
         asyncio.run(session())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:s3cret@host/v1",
+        "https://s3cret@host/v1",
+        "https://host/v1?key=s3cret",
+        "https://host/v1#s3cret",
+        "host/v1",
+        "ftp://host/v1",
+        "http://",
+        "http://host:s3cret/v1",
+    ],
+)
+def test_urls_with_secrets_are_refused_before_anything_is_sent(url: str) -> None:
+    async def session() -> None:
+        async with open_teacher(OpenAI(model="m", base_url=url)):
+            pytest.fail("opened")
+
+    with pytest.raises(TeacherError, match="teacher.base_url") as caught:
+        asyncio.run(session())
+    assert "s3cret" not in str(caught.value)
+    assert url_problem(url)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "https://api.openai.com/v1", "http://[::1]:8000/v1"])
+def test_ordinary_urls_have_no_problem(url: str) -> None:
+    assert url_problem(url) is None
+
+
+def test_without_a_key_messages_stay_as_the_server_said_them() -> None:
+    async def session(url: str) -> None:
+        async with connected(Endpoint(base_url=url, model=MODEL, key=NO_KEY, timeout=5.0)) as client:
+            await client.complete(request(1))
+
+    with faulty(lambda seed, attempt: "unauthorised") as server, pytest.raises(TeacherError, match="key: Bearer none"):
+        asyncio.run(session(server.base_url))
 
 
 @pytest.mark.parametrize("key", [None, "sk-of-the-environment"])

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from alpaca.stages.train import models, optim, order, parallel, run, tokens
 from alpaca.stages.train.batches import IGNORED, collate, micro_batches
 from alpaca.stages.train.checkpoint import Checkpoints
 from alpaca.stages.train.export import compare
-from alpaca.stages.train.loop import gradients
+from alpaca.stages.train.loop import Clock, gradients
 from alpaca.stages.train.parallel import Placed
 from alpaca.stages.train.tokens import Row
 from tests.unit import training_world as world
@@ -102,11 +103,37 @@ def test_examples_without_room_for_an_answer_are_left_out_and_counted() -> None:
         Example(id="b", instruction="x" * 500, input="", output="y"),
     ]
     encoded = tokens.encode(rows, tokenizer, 300)
-    assert (len(encoded.rows), encoded.unsupervised, encoded.truncated) == (1, 1, 1)
+    assert (len(encoded.rows), encoded.unsupervised, encoded.truncated) == (1, 1, 0)
     with pytest.raises(UserError, match=r"train.max_length: all 1 examples have prompts of 300 tokens or more"):
         tokens.encode(rows[1:], tokenizer, 300)
     with pytest.raises(UserError, match=r"the training set is empty"):
         tokens.encode([], tokenizer, 300)
+
+
+@pytest.mark.parametrize("output", ["- a", '"a"', "The", " The", "a"])
+def test_no_character_of_the_response_is_merged_into_the_prompt(output: str) -> None:
+    tokenizer = world.make_merging_tokenizer()
+    example = Example(id="1", instruction="x", input="", output=output)
+    encoded = tokens.encode([example], tokenizer, 1000)
+    row, alone = encoded.rows[0], tokenizer(prompt("x")).input_ids
+    together = tokenizer(prompt("x") + output).input_ids
+    assert row.ids[: row.masked] == alone
+    assert tokenizer.decode(row.ids[row.masked : -1]) == output
+    assert encoded.repaired == (together[: len(alone)] != alone) == (output in ("- a", '"a"', "The"))
+    cut = tokens.encode([example], tokenizer, len(alone) + 1).rows[0]
+    assert (cut.ids, cut.masked) == (row.ids[: len(alone) + 1], len(alone))
+
+
+def test_a_repaired_response_gets_no_space_from_a_tokenizer_that_puts_one_before_every_text() -> None:
+    tokenizer = world.make_spacing_tokenizer()
+    encoded = tokens.encode([Example(id="1", instruction="x", input="", output=") red sun")], tokenizer, 1000)
+    row, alone = encoded.rows[0], tokenizer(prompt("x")).input_ids
+    assert encoded.repaired == 1
+    assert row.ids[: row.masked] == alone
+    assert tokenizer.decode(row.ids[:-1]) == prompt("x") + ") red sun"
+    plain = tokens.encode([Example(id="1", instruction="x", input="", output="red sun")], tokenizer, 1000)
+    assert plain.repaired == 0
+    assert plain.rows[0].ids[:-1] == tokenizer(prompt("x") + "red sun").input_ids
 
 
 def test_a_tokenizer_that_ends_every_text_does_not_end_prompts() -> None:
@@ -269,6 +296,37 @@ def test_the_same_again_gives_the_same_bytes(place: Path, reference: Path) -> No
 def test_micro_batch_is_execution(place: Path, reference: Path) -> None:
     other = world.losses(train(place, "micro", world.train_config(micro_batch=8)))
     assert [row["loss"] for row in other] == pytest.approx([row["loss"] for row in world.losses(reference)], abs=1e-5)
+
+
+def test_dropout_is_off_since_it_would_depend_on_the_split_into_micro_batches(tmp_path: Path) -> None:
+    world.make_opt_base(tmp_path / "base", dropout=0.2)
+    world.make_data(tmp_path / "data", world.examples(30))
+    large, small = (train(tmp_path, f"micro-{size}", world.train_config(micro_batch=size)) for size in (8, 1))
+    expected = [row["loss"] for row in world.losses(large)]
+    assert [row["loss"] for row in world.losses(small)] == pytest.approx(expected, abs=1e-5)
+    assert json.loads((large / "training.json").read_text())["dropout_disabled"] > 0
+    shape = AutoModelForCausalLM.from_pretrained(large / "model").config
+    assert (shape.dropout, shape.attention_dropout, shape.layerdrop) == (0.0, 0.0, 0.0)
+
+
+def test_a_failed_export_costs_no_step_again(place: Path, reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    context = world.make_context(place / "full", base=place / "base", data=place / "data")
+    with monkeypatch.context() as patched:
+        patched.setattr("alpaca.stages.train.stage.export", full)
+        with pytest.raises(OSError):
+            run(world.train_config(), context)
+    run(world.train_config(), world.interrupt_at(context, 0))  # a single step more would raise
+    assert payload(context.folder) == payload(reference)
+
+
+def test_the_last_checkpoint_is_left_out_where_it_takes_longer_than_what_it_would_spare() -> None:
+    clock = Clock(seconds=1e9)
+    assert clock.worth_saving()
+    clock.last, clock.saving = time.monotonic(), 1e6
+    assert not clock.worth_saving()
 
 
 def test_bf16_trains_on_a_cpu_over_fp32_weights(place: Path, reference: Path) -> None:

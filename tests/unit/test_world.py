@@ -27,6 +27,7 @@ from alpaca.world import (
     wrong_answer,
 )
 from alpaca.world.families import phrases
+from alpaca.world.tasks import MOST_HELD_OUT
 
 BLACKLIST = {
     *("image", "images", "graph", "graphs", "picture", "pictures", "file", "files", "map", "maps"),
@@ -125,6 +126,14 @@ def test_held_out_tasks_are_reserved_unique_balanced_and_reproducible() -> None:
     assert all(is_reserved(task.family, given_words(task.instruction)) for task in tasks)
     assert tasks == held_out(400) != held_out(400, seed=1)
     assert tasks[:40] == held_out(40)
+
+
+def test_more_held_out_tasks_than_there_are_is_refused() -> None:
+    with pytest.raises(UserError, match=r"eval\.\*\.size.*2,000,000 .* at most 1,000,000"):
+        held_out(2_000_000)
+    # The smallest families hold ordered triples of the lexicon: a quarter of the reserved ones is drawn easily.
+    triples = len(LEXICON) * (len(LEXICON) - 1) * (len(LEXICON) - 2)
+    assert MOST_HELD_OUT / len(FAMILIES) < 4 * triples / 16 / 4
 
 
 def test_training_draws_never_hold_a_reserved_task() -> None:

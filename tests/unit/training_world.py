@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from alpaca import config
 from alpaca.artifacts import Context
+from alpaca.prompts import prompt
 from alpaca.records import Example, as_row, write_jsonl
 
 WORDS = (
@@ -67,6 +68,62 @@ def make_tokenizer(**special: str) -> PreTrainedTokenizerFast:
     )
     raw.train_from_iterator([" ".join(WORDS)] * 20 + ["### Response:", "### Instruction:"] * 20, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=raw, **names)
+
+
+LLAMA_3_LIKE = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""How tokenizers of this kind cut text before merging: a mark may stand with the word or the marks after it."""
+
+
+def make_merging_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE that has learnt ":-", ':"' and ":The" as tokens."""
+    raw = Tokenizer(models.BPE())
+    cut = pre_tokenizers.Split(Regex(LLAMA_3_LIKE), "isolated")
+    raw.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    raw.decoder = decoders.ByteLevel()
+    return _trained(raw, [":- a", ':"a"', ":The", "Response"])
+
+
+def make_spacing_tokenizer() -> PreTrainedTokenizerFast:
+    """BPE in the manner of sentencepiece, with a space before every text, that has learnt ":)" as a token."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    raw.decoder = decoders.Metaspace(prepend_scheme="first")
+    return _trained(raw, [":)", "\n", prompt("x"), "red sun"])
+
+
+def _trained(raw: Tokenizer, lines: list[str]) -> PreTrainedTokenizerFast:
+    names = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=list(names.values()),
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    raw.train_from_iterator(lines * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=raw, **names)
+
+
+def make_opt_base(folder: Path, dropout: float) -> Path:
+    """folder/model: a tiny OPT, which keeps its dropout rates as plain numbers; returns folder."""
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    shape = OPTConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        dropout=dropout,
+        attention_dropout=dropout,
+        layerdrop=dropout,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    OPTForCausalLM(shape).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder
 
 
 def make_base(folder: Path, **special: str) -> Path:

@@ -26,6 +26,7 @@ def run(config: CurateConfig, context: Context) -> None:
     kept = _filter(kept, config.data, steps)
     kept = _deduplicate(kept, pool, config.data, steps, context)
     kept = _select(kept, config, steps)
+    context.check()
     write_jsonl(context.folder / "examples.jsonl", (as_row(example) for example in kept))
     write_json(context.folder / "card.json", card.build(pool, steps, repaired, kept))
     context.log(f"{len(kept):,} examples of {pool.candidates:,} candidates")

@@ -46,7 +46,6 @@ def build(pool: Pool, steps: Sequence[Step], repaired: int, kept: Sequence[Examp
             name: _lengths([len(getattr(example, name).split()) for example in kept if getattr(example, name)])
             for name in ("instruction", "input", "output")
         },
-        "families": {},
         "examples": [as_row(example) for example in kept[:SHOWN]],
     }
 

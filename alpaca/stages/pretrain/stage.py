@@ -13,7 +13,7 @@ from alpaca import world
 from alpaca.artifacts import Context
 from alpaca.config import Fsdp, Muon, PretrainConfig, TinyModel
 from alpaca.errors import UserError
-from alpaca.runtime.distributed import setup
+from alpaca.runtime.distributed import alone
 from alpaca.runtime.quiet import no_bars
 from alpaca.runtime.seeding import seed_torch
 from alpaca.stages.pretrain.tokenizer import build_tokenizer
@@ -40,8 +40,7 @@ def pretrain(config: PretrainConfig, context: Context) -> None:
     tokenizer = build_tokenizer(world.tokenizer_lines(), shape.vocabulary)
     module = build_model(shape, tokenizer)
     context.log(f"base of {sum(each.numel() for each in module.parameters())} parameters, {len(tokenizer)} tokens")
-    ranks = setup()
-    placed = place(module, Fsdp(), ranks, bf16=False)
+    placed = place(module, Fsdp(), alone(), bf16=False)
     lines = Lines(stream=lambda: world.corpus_lines(shape.seed), tokenizer=tokenizer, size=shape.batch)
     job = Job(
         batch=lines.batch,

@@ -26,6 +26,8 @@ def respond(config: RespondConfig, context: Context) -> None:
     if len(answers) < len(items):
         _answer(config, context, items, answers)
     write_jsonl(context.folder / "responses.jsonl", (_row(item, answers[index]) for index, item in enumerate(items)))
+    # All that the responses took, whatever was answered in earlier starts.
+    context.cost["completion_tokens"] = sum(answer.new_tokens for answer in answers.values())
     cut = sum(answer.finish_reason == "length" for answer in answers.values())
     context.log(f"{len(items)} answers, {cut} of them cut at {config.responses.max_new_tokens} tokens")
 
@@ -50,8 +52,7 @@ def _answer(config: RespondConfig, context: Context, items: list[EvalItem], answ
         answers.update(zip(batch, made, strict=True))
         new_tokens += sum(answer.new_tokens for answer in made)
         context.progress(len(answers), len(items), f"{len(answers)} of {len(items)} answered")
-    seconds = time.monotonic() - started
-    context.cost.update(completion_tokens=new_tokens, tokens_per_second=new_tokens / seconds)
+    context.cost["tokens_per_second"] = new_tokens / (time.monotonic() - started)
 
 
 def _kept(path: Path) -> dict[int, Generated]:

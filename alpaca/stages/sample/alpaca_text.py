@@ -37,7 +37,7 @@ def run_alpaca(config: SampleConfig, context: Context) -> None:
     plan = RequestPlan(options)
     raw = RawRecords(context.folder / RAW)
     try:
-        spending = Spending(config.spend.max_tokens, raw.paid())
+        spending = Spending(config.spend.max_tokens, [*raw.paid(), *raw.failed])
         sampler = Sampler(plan, raw, adoptable(context.folder), spending)
         sampler.judge_answers()
         if sampler.wants_more():
@@ -82,12 +82,17 @@ def _status(sampler: Sampler, rate: float) -> str:
 
 
 def _cost(raw: RawRecords) -> dict[str, float]:
-    """What this folder's answers cost, those of earlier starts included; adopted ones were paid for elsewhere."""
+    """What this folder's answers cost, those of earlier starts included; adopted ones were paid for elsewhere.
+
+    The tokens include failed tries; where their bill is unknown, the most that they can have cost.
+    """
     paid = raw.paid()
+    billed = [*paid, *raw.failed]
     return {
         "requests": len(paid),
         "retries": sum(row["attempts"] - 1 for row in paid),
-        "prompt_tokens": sum(row["prompt_tokens"] for row in paid),
-        "completion_tokens": sum(row["completion_tokens"] for row in paid),
+        "failed_paid_tries": len(raw.failed),
+        "prompt_tokens": sum(row["prompt_tokens"] for row in billed),
+        "completion_tokens": sum(row["completion_tokens"] for row in billed),
         "adopted_requests": len(raw.rows) - len(paid),
     }

@@ -1,4 +1,7 @@
-"""raw.jsonl: every answer that was paid for, appended as it arrives; and answers taken over from other folders."""
+"""raw.jsonl: every answer, appended as it arrives; and answers taken over from other folders.
+
+failed.jsonl: the tries that brought no answer and yet were, or may have been, paid for.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from typing import Any
 from alpaca.errors import ArtifactError
 from alpaca.records import drop_torn_tail, encode, read_jsonl
 
-RAW = "raw.jsonl"
+RAW, FAILED = "raw.jsonl", "failed.jsonl"
 STAGE = "stage.json"
 SYNC_ROWS = 16
 SYNC_SECONDS = 1.0
 
 
 class RawRecords:
-    """The rows of a raw.jsonl by request id, in `rows`.
+    """The rows of a raw.jsonl by request id, in `rows`, and those of the failed.jsonl beside it, in `failed`.
 
     A killed process loses nothing that was appended, a dead machine about one second of it.
     """
@@ -30,6 +33,9 @@ class RawRecords:
         for row in read_jsonl(path) if path.exists() else ():
             self.rows.setdefault(row["id"], row)
         self.path = path
+        self._failed_path = path.with_name(FAILED)
+        drop_torn_tail(self._failed_path)
+        self.failed = list(read_jsonl(self._failed_path)) if self._failed_path.exists() else []
         self._file = path.open("a", encoding="utf-8", newline="\n")
         self._unsynced, self._synced_at = 0, time.monotonic()
 
@@ -48,6 +54,13 @@ class RawRecords:
         self._unsynced += 1
         if self._unsynced >= SYNC_ROWS or time.monotonic() - self._synced_at >= SYNC_SECONDS:
             self.sync()
+
+    def append_failed(self, row: dict[str, Any]) -> None:
+        """Adds a failed try that is or may be billed; a request can have several."""
+        self.failed.append(row)
+        # Rare, so the file is opened for each, and there is none where nothing has failed.
+        with self._failed_path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(encode(row) + "\n")
 
     def sync(self) -> None:
         """Forces what was appended to the disk."""
@@ -77,13 +90,14 @@ def adoptable(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _plan_of(folder: Path) -> dict[str, Any] | None:
-    """The identity of a stage folder without the size of its pool; None for whatever is no stage folder."""
+    """Identity and version of a stage without the size of its pool; None for whatever is no stage folder."""
     try:
-        identity = json.loads((folder / STAGE).read_text(encoding="utf-8"))["identity"]
+        stage = json.loads((folder / STAGE).read_text(encoding="utf-8"))
+        identity, version = stage["identity"], stage.get("version")
         data_gen = {key: value for key, value in identity["data_gen"].items() if key != "num_examples"}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return {**identity, "data_gen": data_gen}
+    return {"version": version, "identity": {**identity, "data_gen": data_gen}}
 
 
 def _complete_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from alpaca.artifacts import sha256_file, write_json
 from alpaca.config import ReleasedDataGen, SampleConfig
 from alpaca.errors import UserError
-from alpaca.records import Example, as_row, write_jsonl
+from alpaca.records import TEXT, Example, as_row, is_text, write_jsonl
 from alpaca.runtime.download import fetch
 from alpaca.stages.sample.seeds import read_text
 
@@ -89,8 +89,8 @@ def _problems(record: Any) -> Iterator[str]:
     for name in FIELDS:
         if name not in record:
             yield f'"{name}" is missing'
-        elif not isinstance(record[name], str):
-            yield f'"{name}" is {type(record[name]).__name__} {str(record[name])[:40]!r}, expected a text'
+        elif not is_text(record[name]):
+            yield f'"{name}" is {type(record[name]).__name__} {str(record[name])[:40]!r}, expected {TEXT}'
 
 
 def _example(index: int, record: dict[str, str], digest: str) -> Example:

@@ -16,7 +16,7 @@ from alpaca.errors import ArtifactError, UserError
 from alpaca.stages.sample.judge import Judge, Verdict
 from alpaca.stages.sample.plan import PlannedRequest, RequestPlan, request_number
 from alpaca.stages.sample.raw import RawRecords
-from alpaca.teachers.base import Request
+from alpaca.teachers.base import Request, RetryableError, Usage
 from alpaca.teachers.queue import Answer
 
 PAYLOAD_FIELDS = ("finish_reason", "model", "prompt_tokens", "completion_tokens")
@@ -25,10 +25,12 @@ CHARACTERS_PER_TOKEN = 4
 
 
 class Spending:
-    """Tokens used up so far against `spend.max_tokens` (None: no bound); rows: the answers already paid for.
+    """Tokens used up so far against `spend.max_tokens` (None: no bound); rows: what is already paid for.
 
-    Every request that is out is reckoned with the most that it can take. So the bound holds, and towards it fewer and
-    fewer requests are in flight until the last one leaves no room for another.
+    Every request that is out is reckoned with the most that it can take, and so is a failed try whose bill is unknown
+    (no answer in time, a broken one). So the bound holds, and towards it fewer and fewer requests are in flight until
+    the last one leaves no room for another. Two things it cannot know: what was in flight when a process was killed,
+    and how many tokens a prompt has before the first answer (characters / 4).
     """
 
     def __init__(self, bound: int | None, rows: Iterable[dict[str, Any]]) -> None:
@@ -37,9 +39,15 @@ class Spending:
             self.add(row)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Counts an answer."""
+        """Counts an answer or a failed try."""
         self.used += row["prompt_tokens"] + row["completion_tokens"]
         self._longest_prompt = max(self._longest_prompt, row["prompt_tokens"])
+
+    def bill(self, request: Request, fault: RetryableError) -> Usage | None:
+        """What a failed try costs: as the server says, the most possible if it may have cost something, else None."""
+        if fault.usage is not None or not fault.may_be_billed:
+            return fault.usage
+        return Usage(prompt_tokens=self.most(request) - request.max_tokens, completion_tokens=request.max_tokens)
 
     def allows(self, request: Request, outstanding: int) -> bool:
         """Whether this request and those that are still out can only end within the bound."""
@@ -61,6 +69,7 @@ class Sampler:
         self.judge = Judge(task.instruction for task in plan.seed_tasks)
         self._plan, self._raw, self._adoptable = plan, raw, adoptable
         self._next = 0  # the first request not yet looked at: neither sent nor found answered
+        self._put_back: list[Request] = []  # failed, and no room below the bound for another try
         self._verdicts: deque[Verdict] = deque(maxlen=max(RECENT, plan.options.stall_requests))
 
     def wants_more(self) -> bool:
@@ -69,6 +78,8 @@ class Sampler:
 
     def next_request(self) -> Request | None:
         """The next request without an answer, unless those that are out should suffice or the bound is reached."""
+        if self._put_back:
+            return self._next_put_back()
         while self._next - self.judge.requests < self._needed():
             planned = self._plan[self._next]
             if self._row(planned) is None:
@@ -87,6 +98,20 @@ class Sampler:
         self.outstanding -= 1
         self.spending.add(row)
         self.judge_answers()
+
+    def failed(self, request: Request, fault: RetryableError) -> bool:
+        """Records what a failed try costs; whether the bound leaves room for another now. See `Source`."""
+        usage = self.spending.bill(request, fault)
+        if usage is None:
+            return True
+        row = _failed_row(request, fault, usage)
+        self._raw.append_failed(row)
+        self.spending.add(row)
+        if self.spending.allows(request, self.outstanding - 1):
+            return True
+        self.outstanding -= 1
+        self._put_back.append(request)
+        return False
 
     def judge_answers(self) -> None:
         """Judges the answers that follow those judged already, up to the first that is missing."""
@@ -114,6 +139,13 @@ class Sampler:
         if self.judge.kept >= self.target:
             return
         raise self._stall_error() if self._is_stalled() else self._spend_error()
+
+    def _next_put_back(self) -> Request | None:
+        """Those that were put back come first: nothing behind them can be judged without them."""
+        if not self.spending.allows(self._put_back[0], self.outstanding):
+            return None
+        self.outstanding += 1
+        return self._put_back.pop(0)
 
     def _needed(self) -> int:
         """How many requests from the first unjudged one on should fill the pool, at the yield of the last ones."""
@@ -163,7 +195,8 @@ class Sampler:
         )
 
     def _spend_error(self) -> UserError:
-        most = self.spending.most(self._plan[self._next].request)
+        following = self._put_back[0] if self._put_back else self._plan[self._next].request
+        most = self.spending.most(following)
         return UserError(
             what=f"the bound of {self.spending.bound:,} tokens is reached: {self.spending.used:,} are used, the next "
             f"request can take {most:,}; "
@@ -188,4 +221,14 @@ def _raw_row(planned: PlannedRequest, answer: Answer) -> dict[str, Any]:
         "system_fingerprint": completion.system_fingerprint,
         "attempts": answer.attempts,
         "seconds": round(answer.seconds, 4),
+    }
+
+
+def _failed_row(request: Request, fault: RetryableError, usage: Usage) -> dict[str, Any]:
+    return {
+        "id": request.id,
+        "reason": fault.reason,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "usage_estimated": fault.usage is None,
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alpaca.errors import UserError
-from alpaca.records import SeedTask
+from alpaca.records import TEXT, SeedTask, is_text
 
 SEED_TASKS = Path(__file__).with_name("seed_tasks.jsonl")
 PROMPT = Path(__file__).with_name("prompt.txt")
@@ -21,14 +21,17 @@ def load_seed_tasks(path: str | Path | None) -> list[SeedTask]:
     Raises one UserError that lists up to 20 problems with their lines.
     """
     source = Path(path) if path is not None else SEED_TASKS
-    tasks, problems = [], []
+    tasks, problems, lines = [], [], dict[str, int]()
     for number, line in enumerate(read_text(source, "data_gen.seeds").split("\n"), 1):
         if not line.strip():
             continue
         found = list(_problems(line))
-        problems += [f"line {number}: {each}" for each in found]
         if not found:
-            tasks.append(_task(json.loads(line), number))
+            task = _task(json.loads(line), number)
+            tasks.append(task)
+            if (first := lines.setdefault(task.id, number)) != number:
+                found = [f'"id" is {task.id!r}, as on line {first}']
+        problems += [f"line {number}: {each}" for each in found]
     if problems or not tasks:
         raise UserError(
             what="\n    ".join(problems[:SHOWN] or ["no tasks in this file"]),
@@ -69,16 +72,16 @@ def _problems(line: str) -> Iterator[str]:
     if not isinstance(row, dict):
         yield f"a JSON {type(row).__name__}, expected an object"
         return
-    if not isinstance(row.get("instruction"), str) or not row["instruction"].strip():
-        yield f'"instruction" is {row.get("instruction")!r}, expected a text'
+    if not is_text(row.get("instruction")) or not row["instruction"].strip():
+        yield f'"instruction" is {row.get("instruction")!r}, expected {TEXT}'
     instances = row.get("instances")
     first = instances[0] if isinstance(instances, list) and instances else None
     if not isinstance(first, dict):
         yield '"instances" is no list with an object in it'
         return
     for name in ("input", "output"):
-        if not isinstance(first.get(name), str):
-            yield f'"instances"[0]["{name}"] is {first.get(name)!r}, expected a text'
+        if not is_text(first.get(name)):
+            yield f'"instances"[0]["{name}"] is {first.get(name)!r}, expected {TEXT}'
 
 
 def _task(row: dict[str, Any], number: int) -> SeedTask:

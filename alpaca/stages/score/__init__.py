@@ -25,6 +25,7 @@ def run(config: ScoreConfig, context: Context) -> None:
         scores.append({"id": row["id"], "family": row["family"], **values})
         context.progress(number, len(rows))
     means = {name: fmean(score[name] for score in scores) for name in config.metrics}
+    context.check()
     write_jsonl(context.folder / "scores.jsonl", scores)
     write_json(context.folder / "metrics.json", {"items": len(scores), **means})
     context.log(f"{len(scores):,} items: " + ", ".join(f"{name} {value:.3f}" for name, value in means.items()))

@@ -69,13 +69,16 @@ def train(job: Job, placed: Placed, context: Context) -> list[dict[str, float]]:
             clock.time(lambda: _save(run, checkpoints))
     if job.steps > first and placed.ranks.main:
         context.cost.update(train_seconds=clock.elapsed(), tokens_per_second=tokens / clock.elapsed())
+    # What follows may fail (a full disk), and then must not cost the steps since the last checkpoint again.
+    if placed.ranks.agree(job.steps > first and clock.worth_saving()):
+        _save(run, checkpoints)
     return run.rows
 
 
 def _step(run: Run, job: Job, step: int) -> dict[str, float]:
     """One optimizer step on one global batch."""
     rows, placed = job.batch(step), run.placed
-    seed_torch(job.seed, "step", step, placed.ranks.rank)  # dropout
+    seed_torch(job.seed, "step", step, placed.ranks.rank)  # should a model draw at random: resumed as uninterrupted
     for optimizer in run.optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss = float(gradients(placed, rows, job.micro_batch, job.pad))
@@ -200,6 +203,10 @@ class Clock:
 
     def due(self) -> bool:
         return not self.seconds or self.elapsed(self.last) >= max(self.seconds, self.saving / SAVING_SHARE)
+
+    def worth_saving(self) -> bool:
+        """Whether doing again what was done since the last checkpoint takes longer than a checkpoint."""
+        return self.elapsed(self.last) > self.saving
 
     def time(self, save: Callable[[], None]) -> None:
         """Saves, and remembers how long that took."""

@@ -66,6 +66,28 @@ def load_model(source: Source) -> Any:
     return _load(AutoModelForCausalLM.from_pretrained, source, "model", dtype=torch.float32)
 
 
+def disable_dropout(model: Any) -> int:
+    """Sets every dropout rate of the model and its configuration to zero; returns how many were not.
+
+    What is dropped would depend on the cut into passes and processes, which must not change a result; the released
+    recipe's LLaMA has no dropout. Rates are found by name, since many models keep them as plain numbers.
+    """
+    holders = {id(each): each for child in model.modules() for each in (child, getattr(child, "config", None))}
+    changed = 0
+    for holder in holders.values():
+        rates = {} if holder is None else dict(vars(holder))
+        for name, rate in rates.items():
+            if isinstance(rate, float) and rate > 0 and _is_dropout(holder, name):
+                setattr(holder, name, 0.0)
+                changed += 1
+    return changed
+
+
+def _is_dropout(holder: Any, name: str) -> bool:
+    layer = name == "p" and "dropout" in type(holder).__name__.lower()
+    return layer or any(word in name for word in ("dropout", "pdrop", "layerdrop"))
+
+
 def shape_of(config: Any) -> Any:
     """A model of this configuration with uninitialised weights: what every rank but the first starts from.
 

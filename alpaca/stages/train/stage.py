@@ -29,13 +29,14 @@ class Base:
     config: Any
     added: int
     """Tokens added to the tokenizer."""
+    dropped: int
+    """Dropout rates set to zero."""
 
 
 def run_here(config: TrainConfig, context: Context) -> None:
     """Runs the stage in this process, as one rank or alone."""
     no_bars()
-    # Offloading needs sharding also where there is one process: it is how a large model fits on one GPU.
-    ranks = setup(group=config.fsdp.offload)
+    ranks = setup()
     try:
         parallel.check(config.fsdp, ranks.device)
         fine_tune(config, context, ranks)
@@ -52,7 +53,8 @@ def fine_tune(config: TrainConfig, context: Context, ranks: Ranks) -> None:
     if ranks.main:
         context.log(
             f"{len(encoded.rows)} examples, {sum(lengths) / len(lengths):.1f} tokens each; {plan.steps} steps "
-            f"of {config.train.global_batch}; {encoded.truncated} cut, {encoded.unsupervised} left out"
+            f"of {config.train.global_batch}; {encoded.truncated} cut, {encoded.unsupervised} left out, "
+            f"{encoded.repaired} boundaries repaired; {base.dropped} dropout rates set to zero"
         )
     placed = parallel.place(base.module, config.fsdp, ranks, bf16=config.precision.compute == "bf16")
     job = Job(
@@ -76,25 +78,31 @@ def fine_tune(config: TrainConfig, context: Context, ranks: Ranks) -> None:
                 "epochs": plan.draws / len(encoded.rows),
                 "truncated_examples": encoded.truncated,
                 "unsupervised_examples": encoded.unsupervised,
+                "boundary_repairs": encoded.repaired,
                 "added_tokens": base.added,
+                "dropout_disabled": base.dropped,
             },
         )
+        if inside_rank():
+            write_json(context.work / COST, context.cost)
 
 
 def load(source: models.Source, seed: int, ranks: Ranks) -> Base:
     """Tokenizer and model, fitted to each other. Only rank 0 reads the weights; the others get the shapes from it."""
     tokenizer = models.load_tokenizer(source)
-    module, config, added = None, None, 0
+    module, config, dropped = None, None, 0
     if ranks.main:
         module = models.load_model(source)
         models.check_fit(tokenizer, module, source)
+        dropped = models.disable_dropout(module)
     added = models.add_padding(tokenizer)
     if module is not None:
         models.embed_added(module, tokenizer, added, seed)
         models.align_config(module, tokenizer)
         config = module.config
     config = ranks.agree(config)
-    return Base(tokenizer=tokenizer, module=module or models.shape_of(config), config=config, added=added)
+    module = module or models.shape_of(config)
+    return Base(tokenizer=tokenizer, module=module, config=config, added=added, dropped=dropped)
 
 
 def read_examples(folder: Path) -> list[Example]:
@@ -103,11 +111,9 @@ def read_examples(folder: Path) -> list[Example]:
 
 
 def write_record(context: Context, rows: list[dict[str, float]], facts: dict[str, Any]) -> None:
-    """loss.jsonl, training.json, and the costs where the launching process finds them."""
+    """loss.jsonl and training.json."""
     write_jsonl(context.folder / "loss.jsonl", rows)
     totals = {name: sum(int(row[name]) for row in rows) for name in ("tokens", "supervised_tokens")}
     record = {"steps": len(rows), **totals, "final_loss": rows[-1]["loss"], **facts}
     write_json(context.folder / "training.json", record)
     context.log(f"{len(rows)} steps, loss {rows[0]['loss']:.3f} to {rows[-1]['loss']:.3f}")
-    if inside_rank():
-        write_json(context.work / COST, context.cost)
