@@ -7,10 +7,10 @@ stop at the first; with a Hydra flag (--help, --cfg, --info ...) Hydra alone ans
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -52,7 +52,7 @@ def told(call: Callable[[], int]) -> None:
         print(f"error: {error}", file=sys.stderr)
         status = error.exit_status
     except OSError as error:
-        known = jobs.explain(error, Path.cwd())
+        known = jobs.explain(error, "output_dir")
         if known is None:
             raise
         print(f"error: {known}", file=sys.stderr)
@@ -84,4 +84,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

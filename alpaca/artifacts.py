@@ -56,10 +56,13 @@ class Context:
     """Numbers for provenance: tokens, rates; anything that differs from one execution to the next."""
     check: Callable[[], None] = lambda: None
     """Raises when the claim was lost."""
+    said: str = ""
+    """The last log line, which stands for the stage in the terminal."""
     _told: float = 0.0
 
     def log(self, text: str) -> None:
         """One readable line."""
+        self.said = text
         print(text, flush=True)
 
     def progress(self, done: float, total: float, text: str = "") -> None:

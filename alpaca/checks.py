@@ -16,6 +16,7 @@ from alpaca.config import AlpacaDataGen, Evaluation, HubModel, Run, TinyModel
 from alpaca.errors import UserError
 from alpaca.runtime import provenance
 from alpaca.runtime.budget import Budget
+from alpaca.teachers.openai import OPENAI_URL, OpenAI, key_for
 
 BYTES_PER_PARAMETER = 16
 """fp32 weights, gradients and two AdamW states."""
@@ -36,13 +37,19 @@ def contradictions(run: Run, names: dict[str, Iterable[str]]) -> list[UserError]
     names: known names by what they are for, "filters", "metrics" and "set".
     """
     single = [*_leaf_rules(run), *_named(run, names), *_budget(run), *_evaluations(run), *_sources(run), *_shape(run)]
-    # Rules between leaves compute with them, so they wait until every single one is in its range.
-    return single or [*_pool(run), *_batch(run), *_sharding(run)]
+    # Rules between leaves compute with them, so a rule waits while one of its leaves is out of range.
+    wrong = {problem.where for problem in single}
+    rules = {
+        _pool: ("data.size", "data_gen.num_examples", "data_gen.seeds_per_prompt", "data_gen.tasks_per_request"),
+        _batch: ("train.global_batch", "train.micro_batch", "fsdp.world_size"),
+        _sharding: ("fsdp.mode", "fsdp.world_size", "fsdp.shard_size"),
+    }
+    return [*single, *(problem for rule, keys in rules.items() if not wrong & set(keys) for problem in rule(run))]
 
 
 def machine_lacks(run: Run) -> list[UserError]:
     """What keeps this configuration from running here: an error for a real local run, a warning in a dry run."""
-    return [*_processes(run), *_memory(run), *_weights(run)]
+    return [*_processes(run), *_memory(run), *_weights(run), *_key(run)]
 
 
 def _leaf_rules(run: Run) -> Iterator[UserError]:
@@ -107,6 +114,8 @@ def _budget(run: Run) -> Iterator[UserError]:
 
 def _sources(run: Run) -> Iterator[UserError]:
     """Input files that are folders, weights that are a file, downloads without a digest, addresses with a secret."""
+    if not run.output_dir.strip():
+        yield UserError(what="empty path", where="output_dir", remedy="give a folder, for example output_dir=outputs")
     for leaf in canonical.leaves(run):
         place = Path(leaf.value).expanduser() if leaf.mark == "content" and leaf.value else None
         if leaf.mark == "content" and leaf.value == "":
@@ -114,7 +123,12 @@ def _sources(run: Run) -> Iterator[UserError]:
         elif place is not None and place.exists() and place.is_dir() != (leaf.path == "model.path"):
             kind = "a folder in the transformers format" if leaf.path == "model.path" else "a file"
             yield UserError(what=f"{leaf.value!r} is not {kind}", where=leaf.path, remedy=f"give {kind}")
-    address = urlsplit(getattr(run.teacher, "base_url", None) or "")
+    given = getattr(run.teacher, "base_url", None)
+    address = urlsplit(given or "")
+    if given is not None and (address.scheme not in ("http", "https") or not address.hostname):
+        yield UserError(
+            what=f"{given!r} is no address", where="teacher.base_url", remedy="for example http://127.0.0.1:8000/v1"
+        )
     if address.username or address.password or address.query:
         yield UserError(
             what="the address holds a user, a password or a query, which would be written into results",
@@ -212,6 +226,14 @@ def _metrics(name: str, item: Evaluation) -> Iterator[UserError]:
             where=f"eval.{name}.metrics",
             remedy="these items have free-form references: use rouge_l",
         )
+
+
+def _key(run: Run) -> Iterator[UserError]:
+    if isinstance(run.teacher, OpenAI) and isinstance(run.data_gen, AlpacaDataGen):
+        try:
+            key_for(run.teacher.base_url or OPENAI_URL)
+        except UserError as error:
+            yield error
 
 
 def _processes(run: Run) -> Iterator[UserError]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,10 @@ def version_base() -> dict[str, str]:
     return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 
 
-def parse(overrides: Sequence[str]) -> tuple[list[Override], list[UserError]]:
+def parse(overrides: Sequence[str], known: Callable[[], list[str]] = list) -> tuple[list[Override], list[UserError]]:
     """The overrides that Hydra's grammar accepts, and a problem for each other one, or that adds or deletes keys."""
-    good, problems = [], []
+    good: list[Override] = []
+    problems: list[UserError] = []
     parser = OverridesParser.create()
     for text in overrides:
         try:
@@ -55,7 +56,7 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], list[UserError]]:
         if (adds and override.key_or_group != "sweep") or override.is_delete():
             problems.append(
                 UserError(
-                    what="keys can be set, not added or deleted", where=text, remedy=_how_to_set(override.key_or_group)
+                    what="keys can be set, not added or deleted", where=text, remedy=_how_to_set(override, known())
                 )
             )
         else:
@@ -63,8 +64,13 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], list[UserError]]:
     return good, problems
 
 
-def _how_to_set(key: str) -> str:
-    return f"write {key}=VALUE without + or ~; unknown keys are refused"
+def _how_to_set(override: Override, known: list[str]) -> str:
+    key = override.key_or_group
+    if override.is_delete():
+        return f"choose another option, for example {key}=none where there is one; known: see --help"
+    if key in known:
+        return f"write {key}=VALUE without the +"
+    return f"there is no key {key}; {_nearest_key(key, known)}"
 
 
 class Composer:
@@ -104,6 +110,11 @@ class Composer:
         unique = {problem.text(): problem for problem in [*self.problems, *nowhere]}
         if unique:
             raise ConfigurationErrors(unique.values())
+
+    def default_keys(self) -> list[str]:
+        """Every key of the configuration without overrides."""
+        base = self._base(())
+        return [] if base is None else known_keys(base)
 
     def group_names(self) -> list[str]:
         """The groups of conf/."""
@@ -172,7 +183,7 @@ class Composer:
         known = known_keys(config)
         if key not in known:
             where = f"{key}={item.get_value_element_as_str()}"
-            remedy = nearest(key, [*known, *self.group_names()])
+            remedy = _nearest_key(key, [*known, *self.group_names()])
             if key.partition(".")[0] not in self._without_option:  # else the unknown option is the problem
                 self._unknown.setdefault(key, UserError(what="no such key", where=where, remedy=remedy))
             return
@@ -212,6 +223,20 @@ class Composer:
             _normalise(run)
             return run
         raise TypeError(f"conf/config.yaml composed to {type(run).__name__}, expected Run")
+
+
+def _nearest_key(key: str, known: list[str]) -> str:
+    """The nearest keys; where none is near, the keys beside it rather than all there are."""
+    text = nearest(key, known)
+    if not text.startswith("known:"):
+        return text
+    parent = key
+    while "." in parent:
+        parent = parent.rpartition(".")[0]
+        beside = [name for name in known if name.rpartition(".")[0] == parent]
+        if beside:
+            return "known: " + ", ".join(beside)
+    return "known: " + ", ".join(sorted({name.partition(".")[0] for name in known}))
 
 
 def _normalise(run: Run) -> None:

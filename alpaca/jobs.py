@@ -32,6 +32,7 @@ ROOMS = {
 }
 """Stage -> the package whose `run(config, context)` does it, imported only when it is its turn."""
 TRACKED = ("pretrain", "train")
+UNUSABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 FULL_DISK = ("No space left on device", "os error 28", "PytorchStreamWriter failed writing")
 
 
@@ -70,6 +71,7 @@ def _claimed(folder: Path, settings: dict[str, Any], config: Any, claim: claims.
         "seconds": round(time.monotonic() - clock, 3),
         "cost": context.cost,
         "parents": parents,
+        "summary": context.said,
         "argv": settings.get("argv", []),
         "git": settings.get("git", {}),
         "code": settings.get("code"),
@@ -134,7 +136,7 @@ def _say_waiting(owner: dict[str, Any]) -> None:
     print(f"waiting for process {owner.get('pid')} on {owner.get('host')}, which is doing this stage", flush=True)
 
 
-def explain(error: Exception, folder: Path) -> UserError | None:
+def explain(error: Exception, folder: Path | str) -> UserError | None:
     """A full or read-only disk as an error that a user can mend; None for another failure.
 
     safetensors and torch wrap the system's error in their own, so their words are looked at too.
@@ -147,7 +149,7 @@ def explain(error: Exception, folder: Path) -> UserError | None:
             where=str(folder),
             remedy="free some space and run the same command again; the stage goes on where it stopped",
         )
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
+    if isinstance(error, OSError) and error.errno in UNUSABLE:
         return UserError(
             what=f"{error.strerror}: {error.filename or folder}",
             where=str(folder),

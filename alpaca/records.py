@@ -14,7 +14,7 @@ from alpaca.errors import UserError
 
 # What `is_text` wants, for messages.
 TEXT = "a text (without halves of surrogate pairs)"
-# JSON may hold "\\ud83d" without its other half; no UTF-8 file can.
+# JSON may hold "\ud83d" without its other half; no UTF-8 file can.
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 

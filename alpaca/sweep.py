@@ -68,7 +68,7 @@ def expand(
     several values without -m, and points that differ in more than their factors and seeds.
     """
     composer = composer or Composer()
-    parsed, problems = parse(overrides)
+    parsed, problems = parse(overrides, composer.default_keys)
     composer.problems += problems
     name, question = _question(parsed, folder, composer)
     given = [item for item in parsed if item.key_or_group != "sweep"]

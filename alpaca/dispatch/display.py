@@ -102,7 +102,7 @@ class Display:
         """A stage failed; text: what it said."""
         self._count += 1
         self._remove(label)
-        self._line(f"[red]failed[/]  {label}  {seconds:.1f} s\n{escape(text)}")
+        self._line(f"[red]failed[/]  {label}  {seconds:.1f} s  [dim]{escape(text.splitlines()[0])}[/]")
 
     def skipped(self, label: str) -> None:
         """A stage cannot start because a parent failed."""

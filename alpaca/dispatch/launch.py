@@ -39,8 +39,16 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     prepare.freeze_stages(session)
     outcome = _run_stages(session, out)
     prepare.verify_cached(session)
+    if not _has_scores(session):
+        return _conclude(session, outcome, None, out)
     page, made = _report(sweep, session, outcome, overrides, out)
-    return _conclude(outcome, page, made, out)
+    return _conclude(session, outcome, page if made else None, out)
+
+
+def _has_scores(session: Session) -> bool:
+    """Whether there is anything to show."""
+    scores = [key for key, node in session.plan.nodes.items() if node.stage == "score"]
+    return any(artifacts.is_finished(session.folders[key]) for key in scores)
 
 
 def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
@@ -53,6 +61,10 @@ def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
     for text in notes(sweep):
         out.print(f"note: {text}", markup=False)
     warnings = {problem.text() for run in sweep.runs for problem in checks.machine_lacks(run)}
+    try:
+        prepare.verify_cached(session)
+    except ArtifactError as error:
+        warnings.add(error.text())
     for text in sorted(warnings):
         out.print(f"warning: {text}", markup=False)
 
@@ -156,14 +168,21 @@ def notes(sweep: Sweep) -> list[str]:
     return found
 
 
-def _conclude(outcome: local.Outcome, page: Path, made: bool, out: Console) -> int:
+def _conclude(session: Session, outcome: local.Outcome, page: Path | None, out: Console) -> int:
+    """The last lines: what failed and why, and where the result is."""
+    for key, text in outcome.failed.items():
+        out.print(
+            f"failed: {session.label(key) if key in session.folders else 'report'}: {text}",
+            markup=False,
+            soft_wrap=True,
+        )
     if outcome.failed or outcome.skipped:
         out.print(
             f"{len(outcome.failed)} stage(s) failed, {len(outcome.skipped)} skipped; "
             "the same command tries them again and keeps what is done",
             markup=False,
         )
-    shown = page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page
-    if made:
+    if page is not None:
+        shown = page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page
         out.print(f"report: {shown}", markup=False, soft_wrap=True)
     return 1 if outcome.failed or outcome.skipped else 0

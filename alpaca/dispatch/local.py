@@ -142,16 +142,15 @@ def _settle(item: _Running, outcome: Outcome, display: Display) -> None:
     seconds = time.monotonic() - item.since
     if item.status() == 0 and artifacts.is_finished(item.task.folder):
         outcome.done.add(item.task.key)
-        display.finished(item.task.label, seconds, last_line(item))
+        display.finished(item.task.label, seconds, summary(item))
         return
     outcome.failed[item.task.key] = _error(item)
     display.failed(item.task.label, seconds, outcome.failed[item.task.key])
 
 
-def last_line(item: _Running) -> str:
-    """The last log line of this start."""
-    lines = _log_lines(item)
-    return lines[-1].strip() if lines else ""
+def summary(item: _Running) -> str:
+    """What the stage said last."""
+    return str(artifacts.read_json(item.task.folder / "provenance.json")["summary"])
 
 
 def _log_lines(item: _Running) -> list[str]:

@@ -66,7 +66,9 @@ def full(interval: Interval) -> str:
 def signed(interval: Interval) -> str:
     """ "+0.21", for a difference."""
     text = estimate(interval)
-    return text if interval.estimate <= 0 else f"+{text}"
+    # Seeds that cancel out leave 1e-17, which is no gain.
+    shows_gain = interval.estimate > 0 and any(digit in text for digit in "123456789")
+    return f"+{text}" if shows_gain else text
 
 
 def count(number: float) -> str:

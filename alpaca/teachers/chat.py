@@ -29,6 +29,7 @@ QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_
 TOO_MANY_REQUESTS = 429
 HEALING = (408, 409, 425, TOO_MANY_REQUESTS)
 SERVER_ERRORS = 500
+NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")  # of httpx, whose module's name openai changes
 QUOTED = 300  # characters of a server's answer that an error message shows
 KEEP = "every answer so far is kept and the same command goes on from there"
 
@@ -197,8 +198,8 @@ def _server_words(error: openai.APIStatusError, key: str) -> str:
 
 
 def _was_sent(error: openai.APIConnectionError) -> bool:
-    """Whether the server may have got the whole request: not if no connection was made at all."""
-    return "Connect" not in type(error.__cause__).__name__
+    """Whether the server may have got the whole request: not if there was no connection at all."""
+    return type(error.__cause__).__name__ not in NEVER_SENT
 
 
 def _connection_fault(error: openai.APIConnectionError, endpoint: Endpoint) -> str:

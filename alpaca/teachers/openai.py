@@ -31,13 +31,16 @@ class OpenAI(Teacher):
 
 @asynccontextmanager
 async def opened(options: OpenAI) -> AsyncIterator[TeacherClient]:
-    """A client of that endpoint. Raises TeacherError before anything is sent: for a URL with secrets or none, for a missing key."""
+    """A client of that endpoint.
+
+    Raises TeacherError before anything is sent when the URL is none or holds secrets, and when OpenAI's own has no key.
+    """
     from alpaca.teachers.chat import Endpoint, connected
 
     base_url = options.base_url or OPENAI_URL
     if problem := url_problem(base_url):
         raise TeacherError(what=problem, where="teacher.base_url", remedy=f"for example {OPENAI_URL}")
-    endpoint = Endpoint(base_url=base_url, model=options.model, key=_key(base_url), timeout=options.timeout)
+    endpoint = Endpoint(base_url=base_url, model=options.model, key=key_for(base_url), timeout=options.timeout)
     async with connected(endpoint) as client:
         yield client
 
@@ -61,7 +64,8 @@ def url_problem(url: str) -> str | None:
     return None
 
 
-def _key(base_url: str) -> str:
+def key_for(base_url: str) -> str:
+    """The key from the environment, a dummy for servers of one's own; TeacherError when OpenAI's own URL has none."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key and urlsplit(base_url).hostname == urlsplit(OPENAI_URL).hostname:
         raise TeacherError(

@@ -446,6 +446,11 @@ def test_numbers_have_as_many_digits_as_their_interval_supports(given, text):
     assert wording.full(given) == text
 
 
+@pytest.mark.parametrize(("estimate", "text"), [(0.02, "+0.02"), (1e-17, "0.00"), (-0.02, "−0.02")])
+def test_a_difference_that_is_rounding_only_has_no_sign(estimate, text):
+    assert wording.signed(interval(estimate, -0.1, 0.1)) == text
+
+
 @pytest.mark.parametrize(
     ("item", "text"),
     [

@@ -58,11 +58,12 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return list(read_jsonl(path))
 
 
-def freeze(folder: Path, **identity: Any) -> None:
+def freeze(folder: Path, *, version: int = 1, **identity: Any) -> None:
     """The part of stage.json that adoption looks at."""
     folder.mkdir(parents=True, exist_ok=True)
     data_gen = {"kind": "alpaca", "num_examples": 120, "seed": 0, **identity}
-    (folder / "stage.json").write_text(json.dumps({"identity": {"data_gen": data_gen, "teacher": {"kind": MODEL}}}))
+    stage = {"version": version, "identity": {"data_gen": data_gen, "teacher": {"kind": MODEL}}}
+    (folder / "stage.json").write_text(json.dumps(stage))
 
 
 @pytest.fixture
@@ -134,6 +135,19 @@ def test_all_broken_seed_tasks_are_named(tmp_path: Path) -> None:
     assert "line 1" not in text
     path.write_text(good, encoding="utf-8")
     assert [task.id for task in load_seed_tasks(path)] == ["line_1"]
+
+
+def test_seed_tasks_of_one_id_and_halves_of_surrogate_pairs_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "seeds.jsonl"
+    task = {"id": "a", "instruction": "Say it.", "instances": [{"input": "", "output": "x"}]}
+    half = {**task, "id": "b", "instances": [{"input": "\ud83d", "output": "x"}]}
+    path.write_text("\n".join(json.dumps(each) for each in (task, task, half)))
+    with pytest.raises(UserError) as caught:
+        load_seed_tasks(path)
+    text = str(caught.value)
+    assert "line 2: \"id\" is 'a', as on line 1" in text
+    assert 'line 3: "instances"[0]["input"]' in text
+    assert text.encode()
 
 
 @pytest.mark.parametrize("content", ["", "\n \n"])
@@ -387,6 +401,41 @@ def test_the_token_bound_stops_before_it_is_exceeded_and_a_higher_one_goes_on(tm
     assert context.cost["requests"] == len(rows(tmp_path / "raw.jsonl")) > kept
 
 
+def empty_but_billed(seed: int, attempt: int) -> str | None:
+    return "empty" if attempt <= 2 else None
+
+
+@pytest.mark.usefixtures("quick")
+def test_failed_tries_that_are_billed_count(tmp_path: Path) -> None:
+    with faulty(empty_but_billed) as server:
+        context = sample(tmp_path, OpenAI(model=MODEL, base_url=server.base_url, in_flight=2))
+    answered, failed = rows(tmp_path / "raw.jsonl"), rows(tmp_path / "failed.jsonl")
+    assert len(failed) == 2 * len(answered) == context.cost["failed_paid_tries"]
+    for name in ("prompt_tokens", "completion_tokens"):
+        assert context.cost[name] == 3 * sum(row[name] for row in answered)
+    sample(tmp_path / "clean")
+    assert payload(tmp_path) == payload(tmp_path / "clean")
+    assert not (tmp_path / "clean" / "failed.jsonl").exists()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("fault", ["empty", "cut_json"])
+def test_the_token_bound_holds_when_billed_tries_fail(tmp_path: Path, fault: str) -> None:
+    def used() -> int:
+        paid = rows(tmp_path / "raw.jsonl") + rows(tmp_path / "failed.jsonl")
+        return sum(row["prompt_tokens"] + row["completion_tokens"] for row in paid)
+
+    with faulty(lambda seed, attempt: fault if seed % 2 and attempt <= 3 else None) as server:
+        teacher = OpenAI(model=MODEL, base_url=server.base_url, in_flight=4)
+        for bound in (6000, 12_000):  # the second start knows what the first one spent
+            with pytest.raises(UserError, match="is reached"):
+                sample(tmp_path, teacher, spend=bound, max_tokens=800)
+            assert bound / 3 < used() <= bound
+        sample(tmp_path, teacher, spend=1_000_000, max_tokens=800)
+    sample(tmp_path / "clean", max_tokens=800)
+    assert payload(tmp_path) == payload(tmp_path / "clean")
+
+
 def test_a_bound_below_one_request_sends_nothing(tmp_path: Path) -> None:
     with faulty() as server, pytest.raises(UserError, match="0 are used"):
         sample(tmp_path, OpenAI(model=MODEL, base_url=server.base_url), spend=100)
@@ -431,6 +480,13 @@ def test_another_identity_is_not_adopted(tmp_path: Path, identity: dict[str, Any
     freeze(tmp_path / "a", **identity)
     sample(tmp_path / "a")
     freeze(tmp_path / "b")
+    assert sample(tmp_path / "b").cost["adopted_requests"] == 0
+
+
+def test_answers_of_another_version_of_the_stage_are_not_adopted(tmp_path: Path) -> None:
+    freeze(tmp_path / "a", version=1)
+    sample(tmp_path / "a")
+    freeze(tmp_path / "b", version=2)
     assert sample(tmp_path / "b").cost["adopted_requests"] == 0
 
 
@@ -483,6 +539,7 @@ def test_all_problems_of_a_released_file_are_named_at_once(tmp_path: Path) -> No
         ('[{"instruction": "a"\n "input": ""}]', ":2:2"),
         ("", "no records"),
         ("[]", "no records"),
+        (json.dumps([{"instruction": "a", "input": "", "output": "\ud83d"}]), 'record 0: "output"'),
         (json.dumps([{}] * 30), "and 70 more"),
     ],
 )

@@ -66,7 +66,7 @@ def test_welch_gives_the_interval_worked_out_by_hand():
 @pytest.mark.parametrize("change", [1.0, -0.25])
 def test_equal_changes_pass_zero_exactly_where_the_sign_test_rejects(n, change):
     interval = change_interval([change] * n)
-    rejects = stats.binomtest(n, n).pvalue < 0.05
+    rejects = bool(stats.binomtest(n, n).pvalue < 0.05)
     assert interval.excludes(0.0) is rejects
     assert can_be_conclusive(n) is rejects
     assert interval.high - interval.low > 0

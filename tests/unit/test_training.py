@@ -405,18 +405,37 @@ def test_a_crash_while_saving_leaves_the_previous_checkpoint(tmp_path: Path, mon
 # --- many processes ---------------------------------------------------------------------------------------------------
 
 
+EXACT = ("full_shard", "ddp", "full_shard+resume", "shard_grad_op", "hybrid_shard")
+ROUNDED = {"full_shard+muon": 1e-3, "full_shard+bf16": 5e-3}
+"""Runs of two processes that round otherwise than one process does, and by how much their losses may differ."""
+
+
+@pytest.fixture(scope="module")
+def two_processes(place: Path) -> Path:
+    """The folder with all runs of two processes."""
+    launch_ranks([sys.executable, world.__file__, str(place), *EXACT, *ROUNDED], 2)
+    return place
+
+
 @pytest.mark.slow
-def test_sharded_and_replicated_training_equal_one_process(place: Path, reference: Path) -> None:
-    modes = ["full_shard", "ddp", "full_shard+resume"]
-    launch_ranks([sys.executable, world.__file__, str(place), *modes], 2)
-    expected = world.losses(reference)
-    for mode in modes:
+def test_sharded_and_replicated_training_equal_one_process(two_processes: Path, reference: Path) -> None:
+    place, expected = two_processes, world.losses(reference)
+    for mode in EXACT:
         rows = world.losses(place / mode)
         for name in ("loss", "grad_norm"):
             assert [row[name] for row in rows] == pytest.approx([row[name] for row in expected], abs=1e-5)
         assert [row["tokens"] for row in rows] == [row["tokens"] for row in expected]
         assert payload(place / mode).keys() == payload(reference).keys()
     assert payload(place / "full_shard+resume") == payload(place / "full_shard")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "tolerance"), ROUNDED.items())
+def test_sharding_changes_muon_and_bf16_by_rounding_only(two_processes: Path, name: str, tolerance: float) -> None:
+    settings = world.train_config(**world.marked(name.split("+")))
+    expected = world.losses(train(two_processes, f"alone-{name}", settings))
+    found = [row["loss"] for row in world.losses(two_processes / name)]
+    assert found == pytest.approx([row["loss"] for row in expected], abs=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,9 @@ def make_merging_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE that has learnt ":-", ':"' and ":The" as tokens."""
     raw = Tokenizer(models.BPE())
     cut = pre_tokenizers.Split(Regex(LLAMA_3_LIKE), "isolated")
-    raw.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     raw.decoder = decoders.ByteLevel()
     return _trained(raw, [":- a", ':"a"', ":The", "Response"])
 
@@ -200,10 +202,18 @@ def _raise() -> None:
     raise Interrupted
 
 
-def rank(folder: Path, runs: list[str]) -> None:
-    """Trains once per run, MODE or MODE:PRECISION, into folder/RUN, in one process group.
+def marked(marks: list[str]) -> dict[str, Any]:
+    """Precision and optimizer of a run with these marks."""
+    return {
+        "compute": "bf16" if "bf16" in marks else "fp32",
+        "optimizer": config.Muon() if "muon" in marks else None,
+    }
 
-    MODE+resume interrupts itself before the fourth step and starts again.
+
+def rank(folder: Path, runs: list[str]) -> None:
+    """Trains once per run into folder/RUN, in one process group; a run is MODE and its marks, such as ddp+resume.
+
+    +resume: interrupts itself before the fourth step and starts again. +bf16 and +muon: precision and optimizer.
     """
     from alpaca.runtime.distributed import setup
     from alpaca.stages.train import parallel
@@ -212,12 +222,12 @@ def rank(folder: Path, runs: list[str]) -> None:
     torch.set_num_threads(1)
     ranks = setup()
     for name in runs:
-        mode, _, compute = name.partition(":")
-        fsdp = config.Fsdp(mode=mode.removesuffix("+resume"), world_size=ranks.world_size)
+        mode, *marks = name.split("+")
+        fsdp = config.Fsdp(mode=mode, world_size=ranks.world_size)
         parallel.check(fsdp, ranks.device)
-        settings = train_config(fsdp=fsdp, compute=compute or "fp32", checkpoint_seconds=0.0)
-        context = make_context(folder / name.replace(":", "_"), base=folder / "base", data=folder / "data")
-        if mode.endswith("+resume"):
+        settings = train_config(fsdp=fsdp, checkpoint_seconds=0.0, **marked(marks))
+        context = make_context(folder / name, base=folder / "base", data=folder / "data")
+        if "resume" in marks:
             with contextlib.suppress(Interrupted):
                 fine_tune(settings, interrupt_at(context, 3), ranks)
             context.check = lambda: None

@@ -102,7 +102,7 @@ def shard_size(fsdp: Fsdp) -> int:
 
 def place(module: nn.Module, fsdp: Fsdp, ranks: Ranks, *, bf16: bool) -> Placed:
     """Spreads the model as `fsdp.mode` says. Rank 0's weights count; the other ranks only bring the shapes."""
-    if fsdp.mode in SHARDED and ranks.grouped:
+    if fsdp.mode in SHARDED and ranks.world_size > 1:
         _shard(module, fsdp, ranks, bf16)
         return Placed(module=module, forward=module, ranks=ranks, bf16=bf16)
     module.to(ranks.device)
@@ -127,10 +127,9 @@ def _shard(module: nn.Module, fsdp: Fsdp, ranks: Ranks, bf16: bool) -> None:
     for layer in layers(module):
         fully_shard(layer, **options)
     fully_shard(module, **options)
-    if ranks.world_size > 1:
-        loading = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-        set_model_state_dict(module, whole, options=loading)
-        _send_buffers(module)
+    loading = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(module, whole, options=loading)
+    _send_buffers(module)
 
 
 def _send_buffers(module: nn.Module) -> None:
