@@ -68,6 +68,7 @@ def test_each_step_counts_what_it_drops(tmp_path: Path) -> None:
     assert [step["kept"] for step in card["steps"]][-1] == len(kept) == card["size"] == 2
     assert card["repairs"] == {"no_input_spellings": 1}
     assert card["defects"] == {"empty_output": 1, "no_input_spelling": 1}
+    assert "families" not in card  # who made a task is nothing that curation knows
     assert {row["input"] for row in kept} == {""}
 
 
