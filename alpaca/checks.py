@@ -9,14 +9,13 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from alpaca import canonical
 from alpaca.config import AlpacaDataGen, Evaluation, HubModel, Run, TinyModel
 from alpaca.errors import UserError
 from alpaca.runtime import provenance
 from alpaca.runtime.budget import Budget
-from alpaca.teachers.openai import OPENAI_URL, OpenAI, key_for
+from alpaca.teachers.openai import OPENAI_URL, OpenAI, key_for, url_problem
 
 BYTES_PER_PARAMETER = 16
 """fp32 weights, gradients and two AdamW states."""
@@ -123,17 +122,12 @@ def _sources(run: Run) -> Iterator[UserError]:
         elif place is not None and place.exists() and place.is_dir() != (leaf.path == "model.path"):
             kind = "a folder in the transformers format" if leaf.path == "model.path" else "a file"
             yield UserError(what=f"{leaf.value!r} is not {kind}", where=leaf.path, remedy=f"give {kind}")
-    given = getattr(run.teacher, "base_url", None)
-    address = urlsplit(given or "")
-    if given is not None and (address.scheme not in ("http", "https") or not address.hostname):
+    problem = url_problem(getattr(run.teacher, "base_url", None) or OPENAI_URL)
+    if problem:
         yield UserError(
-            what=f"{given!r} is no address", where="teacher.base_url", remedy="for example http://127.0.0.1:8000/v1"
-        )
-    if address.username or address.password or address.query:
-        yield UserError(
-            what="the address holds a user, a password or a query, which would be written into results",
+            what=problem,
             where="teacher.base_url",
-            remedy="put keys into the environment variable OPENAI_API_KEY",
+            remedy="for example http://127.0.0.1:8000/v1; keys come from OPENAI_API_KEY",
         )
 
 

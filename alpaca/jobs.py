@@ -33,7 +33,7 @@ ROOMS = {
 """Stage -> the package whose `run(config, context)` does it, imported only when it is its turn."""
 TRACKED = ("pretrain", "train")
 UNUSABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
-FULL_DISK = ("No space left on device", "os error 28", "PytorchStreamWriter failed writing")
+FULL_DISK = ("No space left on device", "os error 28", "PytorchStreamWriter failed writing", "unexpected pos ")
 
 
 def execute(folder: Path) -> None:

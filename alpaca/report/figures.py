@@ -269,7 +269,8 @@ def _scale_x(axes: Axes, ticks: Sequence[tuple[float, str]], form: Form) -> None
         room = (places[-1] / places[0]) ** 0.07
         axes.set_xlim(places[0] / room, places[-1] * room)
     else:
-        axes.margins(x=0.08)
+        span = places[-1] - places[0] or abs(places[0]) or 1.0
+        axes.set_xlim(places[0] - 0.08 * span, places[-1] + 0.08 * span)
     every = -(-len(ticks) // (6 if form.name == "narrow" else 12))
     shown = ticks[::-every][::-1]
     axes.set_xticks([place for place, _ in shown], [label for _, label in shown])

@@ -235,6 +235,8 @@ def test_each_mistake_in_a_question_file_is_told(text: str, words: str, tmp_path
 
 
 def test_values_of_a_question_may_hold_any_text(tmp_path: Path) -> None:
-    (tmp_path / "texts.yaml").write_text("question: q\nfactors: {train.budget: ['3 epochs', '1e6 tokens']}\nfixed: ['data.size=9']")
+    (tmp_path / "texts.yaml").write_text(
+        "question: q\nfactors: {train.budget: ['3 epochs', '1e6 tokens']}\nfixed: ['data.size=9']"
+    )
     found = sweep.expand(["sweep=texts"], multirun=False, folder=tmp_path)
     assert [run.train.budget for run in found.runs] == ["3 epochs", "1000000 tokens"]

@@ -242,7 +242,10 @@ def test_sweeps_over_execution_have_folders_of_their_own() -> None:
 
 
 def test_execution_and_places_do_not_rename_a_sweep() -> None:
-    assert expand(["sweep=data_size", "output_dir=x", "tracker=none", "cluster.parallel=1"], multirun=False).name == "data_size"
+    assert (
+        expand(["sweep=data_size", "output_dir=x", "tracker=none", "cluster.parallel=1"], multirun=False).name
+        == "data_size"
+    )
     assert expand(["sweep=data_size", "train.global_batch=32"], multirun=False).name != "data_size"
 
 

@@ -47,6 +47,8 @@ def run_alpaca(config: SampleConfig, context: Context) -> None:
         # Curation de-duplicates against the seeds too and reads nothing but this folder.
         seeds = [task.instruction for task in plan.seed_tasks]
         write_json(context.folder / POOL, {**sampler.judge.summary(), "seed_instructions": seeds})
+        judge = sampler.judge
+        context.log(f"{judge.kept:,} of {judge.candidates:,} tasks kept, from {judge.requests:,} requests")
     finally:
         context.cost.update(_cost(raw))
         raw.close()

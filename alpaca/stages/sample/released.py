@@ -41,6 +41,7 @@ def run_released(config: SampleConfig, context: Context) -> None:
     with_input = sum(bool(record["input"]) for record in records)
     write_json(context.folder / POOL, {"examples": len(rows), "with_input": with_input, "source_sha256": digest})
     context.progress(len(rows), len(rows), f"{len(rows):,} released examples")
+    context.log(f"{len(rows):,} published examples, {with_input:,} with input")
 
 
 def load_records(path: Path) -> list[dict[str, str]]:

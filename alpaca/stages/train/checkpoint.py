@@ -16,7 +16,7 @@ from alpaca.errors import UserError
 class Says(Protocol):
     """Where a line for the user goes."""
 
-    def __call__(self, text: str) -> None: ...
+    def __call__(self, text: str, /) -> None: ...
 
 
 @dataclass(kw_only=True, slots=True)
