@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
 import signal
 import sys
 import time
@@ -19,7 +18,7 @@ from typing import Any
 from alpaca import artifacts, canonical, claims, frozen
 from alpaca.artifacts import Context
 from alpaca.errors import AlpacaError, ArtifactError, UserError
-from alpaca.runtime import provenance, tracking
+from alpaca.runtime import distributed, provenance, tracking
 
 ROOMS = {
     "sample": "alpaca.stages.sample",
@@ -39,7 +38,7 @@ FULL_DISK = ("No space left on device", "os error 28", "PytorchStreamWriter fail
 def execute(folder: Path) -> None:
     """Does the stage of one folder unless it is finished; waits while another process does it."""
     settings, config = frozen.load(folder)
-    if settings["stage"] == "train" and _is_rank():  # the process that started the ranks holds the claim
+    if settings["stage"] == "train" and distributed.inside_rank():  # the process that started the ranks holds the claim
         _run(settings, config, _context(folder, settings))
         return
     claim = claims.acquire(
@@ -81,11 +80,6 @@ def _claimed(folder: Path, settings: dict[str, Any], config: Any, claim: claims.
     _refuse_changed_inputs(folder, settings, config)
     artifacts.publish(folder, settings["key"], record, claim.check)
     tracker.finish({"seconds": record["seconds"]})
-
-
-def _is_rank() -> bool:
-    """Whether this is one of several training processes; RANK alone says nothing: clusters set it for anything."""
-    return "ALPACA_RENDEZVOUS" in os.environ or os.environ.get("ALPACA_RANKS") == "1"
 
 
 def _refuse_changed_inputs(folder: Path, settings: dict[str, Any], config: Any) -> None:
@@ -187,6 +181,8 @@ def main() -> None:
         status = guarded(Path(sys.argv[1]).resolve())
     except KeyboardInterrupt:
         status = 130
+    if distributed.inside_rank():
+        distributed.leave(status)
     raise SystemExit(status)
 
 

@@ -140,6 +140,7 @@ def _is_current(folder: Path, key: str) -> bool:
     try:
         artifacts.verify(folder, thorough=False)
     except ArtifactError:
+        (folder / "_SUCCESS").unlink(missing_ok=True)  # else the worker would find it finished
         return False
     return True
 

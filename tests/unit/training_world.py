@@ -252,3 +252,6 @@ if __name__ == "__main__":
         be_killed(Path(sys.argv[1]))
     else:
         rank(Path(sys.argv[1]), sys.argv[2:])
+        from alpaca.runtime.distributed import leave
+
+        leave()

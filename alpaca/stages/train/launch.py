@@ -27,5 +27,7 @@ def run_everywhere(config: TrainConfig, context: Context) -> None:
 def _take_over(context: Context) -> None:
     """Gives this process's context what rank 0 could only leave in files: costs, and the steps for the tracker."""
     context.cost.update(read_json(context.work / COST))
-    for row in read_jsonl(context.folder / "loss.jsonl"):
+    rows = list(read_jsonl(context.folder / "loss.jsonl"))
+    context.log(f"{len(rows)} steps, loss {rows[0]['loss']:.3f} to {rows[-1]['loss']:.3f}")
+    for row in rows:
         context.tracker.log({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))
