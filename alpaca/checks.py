@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from alpaca import canonical
-from alpaca.config import AlpacaDataGen, Evaluation, HubModel, Run, TinyModel
+from alpaca.config import AlpacaDataGen, AskedDataGen, Evaluation, HubModel, Run, TinyModel
 from alpaca.errors import UserError
 from alpaca.runtime import provenance
 from alpaca.runtime.budget import Budget
@@ -223,7 +223,7 @@ def _metrics(name: str, item: Evaluation) -> Iterator[UserError]:
 
 
 def _key(run: Run) -> Iterator[UserError]:
-    if isinstance(run.teacher, OpenAI) and isinstance(run.data_gen, AlpacaDataGen):
+    if isinstance(run.teacher, OpenAI) and isinstance(run.data_gen, AskedDataGen):
         try:
             key_for(run.teacher.base_url or OPENAI_URL)
         except UserError as error:

@@ -61,7 +61,11 @@ class Spend:
     """What a sampling stage may use up before it stops cleanly, keeping everything."""
 
     max_tokens: int | None = how(None, least=1)
-    """Prompt + completion tokens of one sampling stage; null: no bound."""
+    """Prompt + completion tokens of one stage that asks a teacher; null: no bound."""
+    max_usd: float | None = how(None, least=0.0)
+    """US dollars of one stage that asks a teacher, by `prices`; null: no bound."""
+    prices: str | None = how(None)
+    """YAML of dated prices in the form of alpaca/teachers/prices.yaml; null: that one."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,19 +76,9 @@ class DataGen:
 
 
 @dataclass(kw_only=True, slots=True)
-class AlpacaDataGen(DataGen):
-    """Alpaca's one-step form (its generate_instruction.py): seeds are shown, the teacher continues the list."""
+class AskedDataGen(DataGen):
+    """Base of the ways that ask a teacher until exactly `num_examples` are kept."""
 
-    kind: str = what("alpaca", choices=("alpaca",))
-    seeds: str | None = content()
-    """JSONL of seed tasks in self-instruct's form; null: the 175 of this project."""
-    prompt: str | None = content()
-    """Text of the generation prompt, `{count}` for the number of tasks; null: this project's."""
-    num_examples: int = what(4000, least=1)
-    """The pool: sampling goes on until so many examples pass the released rules."""
-    tasks_per_request: int = what(20, least=2)
-    """Length of the list that the teacher continues, the shown seeds included (Alpaca: 20)."""
-    seeds_per_prompt: int = what(3, least=1)
     temperature: float = what(1.0, least=0.0)
     top_p: float = what(1.0, least=0.0, below=1.0)
     max_tokens: int = what(3072, least=1)
@@ -92,22 +86,143 @@ class AlpacaDataGen(DataGen):
     stall_requests: int = how(200, least=1)
     """Sampling stops when this many requests in a row keep fewer than `stall_keep_rate` of their tasks."""
     stall_keep_rate: float = how(0.05, least=0.0)
+    nonsense_requests: int = how(50, least=1)
+    """Sampling stops when the first so many answers hold not one task that can be read."""
     seed: int = what(0, least=0)
     """Draws the request plan; follows `seeds.data`, pin it to pay for one pool under several seeds."""
 
 
 @dataclass(kw_only=True, slots=True)
+class AlpacaDataGen(AskedDataGen):
+    """Alpaca's one-step form (its generate_instruction.py): seeds are shown, the teacher continues the list."""
+
+    kind: str = what("alpaca", choices=("alpaca",))
+    num_examples: int = what(4000, least=1)
+    """The pool: sampling goes on until so many examples pass the released rules."""
+    seeds: str | None = content()
+    """JSONL of seed tasks in self-instruct's form; null: the 175 of this project."""
+    prompt: str | None = content()
+    """Text of the generation prompt, `{count}` for the number of tasks; null: this project's."""
+    form: str = what("text", choices=("text", "json_schema"))
+    """text: the numbered list is continued; json_schema: a JSON object with a list of tasks (structured outputs)."""
+    tasks_per_request: int = what(20, least=2)
+    """Length of the list that the teacher continues, the shown seeds included (Alpaca: 20)."""
+    seeds_per_prompt: int = what(3, least=1)
+    """Tasks shown in one prompt (Alpaca 3, self-instruct 8)."""
+    machine_share: float = what(0.0, least=0.0, below=1.0)
+    """Share of the tasks shown that the teacher wrote itself (Alpaca 0, self-instruct 2 of 8)."""
+    machine_lag: int = what(256, least=1)
+    """Requests after which kept tasks may be shown: as many can be in flight without changing the data set."""
+    input_share: float | None = what(None, least=0.0, below=1.0)
+    """Share of tasks with an input that the prompt asks for; null: nothing is said about it."""
+    language: str | None = what(None)
+    """Language that the prompt asks for, by its English name; null: that of the prompt's text."""
+    topics: str | None = content()
+    """Text file with a topic per line, one drawn for each request; null: none."""
+    stop: list[str] = what(factory=list)
+    """Strings at which the completion ends (Alpaca 2023: "\\n20", "20.", "20.", which cut answers with "20.")."""
+    logit_bias: dict[str, float] = what(factory=dict)
+    """Token id -> bias (Alpaca 2023: "50256" -> -100)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class SelfInstructDataGen(AskedDataGen):
+    """Self-Instruct (Wang et al., arXiv 2212.10560): instructions, then whether each is a classification, then instances.
+
+    num_examples counts instances. Temperature, top_p, max_tokens and presence_penalty are those of the instructions;
+    the two later steps decode greedily.
+    """
+
+    kind: str = what("self_instruct", choices=("self_instruct",))
+    num_examples: int = what(4000, least=1)
+    """The pool: sampling goes on until so many examples pass the released rules, counted by instance."""
+    seeds: str | None = content()
+    """JSONL of seed tasks in self-instruct's form; null: the 175 of this project."""
+    seeds_per_prompt: int = what(8, least=1)
+    machine_share: float = what(0.25, least=0.0, below=1.0)
+    machine_lag: int = what(256, least=1)
+    temperature: float = what(0.7, least=0.0)
+    top_p: float = what(0.5, least=0.0, below=1.0)
+    max_tokens: int = what(1024, least=1)
+    presence_penalty: float = what(2.0)
+    tasks_per_request: int = what(16, least=2)
+    """Length of the list of instructions, the shown ones included."""
+    instances: int = what(5, least=1)
+    """Instances of one instruction at most."""
+    instance_tokens: int = what(350, least=1)
+    """Completion tokens of a request for instances."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ReanswerDataGen(AskedDataGen):
+    """The instructions of a frozen data set, each answered anew: two teachers then differ in nothing but answers."""
+
+    kind: str = what("reanswer", choices=("reanswer",))
+    path: str | None = content()
+    """Data set whose instructions and inputs are asked (any form that `data_gen=released` reads)."""
+    num_examples: int | None = what(None, least=1)
+    """The first so many instructions; null: all. Answers that are cut or empty are left out, and counted."""
+    max_tokens: int = what(1024, least=1)
+
+
+@dataclass(kw_only=True, slots=True)
+class EvolveDataGen(AskedDataGen):
+    """Evol-Instruct (Xu et al., arXiv 2304.12244): instructions rewritten in depth and breadth, each then answered."""
+
+    kind: str = what("evolve", choices=("evolve",))
+    num_examples: int = what(4000, least=1)
+    """The pool: sampling goes on until so many examples pass the rules of elimination."""
+    path: str | None = content()
+    """Data set to start from (any form that `data_gen=released` reads); null: the seed tasks of this project."""
+    rounds: int = what(4, least=1)
+    """Rewritings of one instruction, each starting from the one before."""
+    breadth_share: float = what(0.2, least=0.0, below=1.0)
+    """Share of rewritings in breadth (a new task of the same domain); the rest go in depth."""
+    max_tokens: int = what(2048, least=1)
+
+
+@dataclass(kw_only=True, slots=True)
 class ReleasedDataGen(DataGen):
-    """A published data set in Alpaca's JSON form; no teacher is asked."""
+    """A published data set; no teacher is asked."""
 
     kind: str = what("released", choices=("released",))
     path: str | None = content()
-    """A local JSON or JSONL file; null: downloaded from `url` once and kept in the cache."""
+    """A local JSON, JSONL or Parquet file; null: from `hub` or `url`."""
+    hub: str | None = what(None)
+    """Id of a data set on the hub, loaded by `datasets`; used where `path` is null."""
+    revision: str = what("main")
+    """Commit, tag or branch on the hub; a commit makes the run reproducible."""
+    split: str = what("train")
+    """Split of a data set on the hub."""
     url: str = how("")
+    """Downloaded once and kept in the cache, where neither `path` nor `hub` is given."""
     sha256: str = what("")
     """The digest that the downloaded file must have; not read where `path` is given."""
+    format: str = what("auto", choices=("auto", "alpaca", "dolly", "lima"))
+    """Names of the fields; auto: recognised by the first record."""
     examples: int | None = how(None)
     """Records in the file with that digest, for the plan's forecast."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Weighted(ReleasedDataGen):
+    """One part of a mixture."""
+
+    weight: float = what(1.0, least=0.0)
+    """Share of the mixture, relative to the other parts' weights."""
+
+
+@dataclass(kw_only=True, slots=True)
+class MixtureDataGen(DataGen):
+    """Several published data sets mixed by weight, without repeating a record."""
+
+    kind: str = what("mixture", choices=("mixture",))
+    sources: dict[str, Weighted] = field(default_factory=dict)
+    """Name -> data set."""
+    num_examples: int | None = what(None, least=1)
+    """Records of the mixture; null: as many as the weights allow."""
+    seed: int = what(0, least=0)
+    """Draws the records of each part (a prefix of one hash order, so that sizes are nested)."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -135,7 +250,31 @@ class Data:
     """Spellings such as "No input" or "N/A" in the input field become the empty input."""
     dedup_threshold: float | None = what(0.7, least=0.0, below=1.0)
     """Drop an instruction whose ROUGE-L F1 against any kept one is above this; null: no de-duplication."""
-    selection: str = what("random", choices=("random",))
+    neighbours: bool = what(False)
+    """Record each example's ten nearest neighbours and its mean similarity to all, as Alpaca's regen.json does."""
+    language: str = what("en")
+    """Language that the filter `other_language` keeps (ISO 639-1)."""
+    decontaminate_lcs: float | None = what(None, least=0.0, below=1.0)
+    """Drop an example whose instruction has a ROUGE-L F1 above this with an item of any evaluation set in use."""
+    decontaminate_ngram: int | None = what(None, least=1)
+    """Drop an example that shares so many words in a row with an item of any evaluation set in use."""
+    moderation: str = what("none", choices=("none", "openai"))
+    """Drop what a moderation model flags."""
+    moderation_model: str = what("omni-moderation-latest")
+    moderation_url: str | None = what(None)
+    """Base URL of the moderations endpoint; null: OpenAI's own."""
+    selection: str = what("random", choices=("random", "longest", "shortest", "diverse", "judge_score", "indices"))
+    """Which examples a smaller size keeps; random is the control of every other."""
+    indices: str | None = content()
+    """JSON list of positions in the pool (from 0) for selection=indices."""
+    judge_least: float | None = what(None, least=0.0, below=5.0)
+    """Only examples that the judge scores at least so, for selection=judge_score (AlpaGasus: 4.5)."""
+    label_noise: float = what(0.0, least=0.0, below=1.0)
+    """Share of examples whose output is replaced by one drawn from the others. Damage is done last, and nested."""
+    shuffled_outputs: float = what(0.0, least=0.0, below=1.0)
+    """Share of examples whose outputs are exchanged among each other, so that no output is lost."""
+    truncated_outputs: float = what(0.0, least=0.0, below=1.0)
+    """Share of examples whose output is cut to the first half of its words."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -269,8 +408,8 @@ class Responses:
 
 
 @dataclass(kw_only=True, slots=True)
-class RespondConfig:
-    """The items of one evaluation and how they are answered: all that its respond stage may read."""
+class EvalSource:
+    """The items of one evaluation."""
 
     set: str = what(MISSING)
     """Loader of the items (`alpaca.evalsets`)."""
@@ -280,6 +419,12 @@ class RespondConfig:
     sha256: str = what("")
     size: int | None = what(None, least=1)
     """Only the first so many items; null: all."""
+
+
+@dataclass(kw_only=True, slots=True)
+class RespondConfig(EvalSource):
+    """The items of one evaluation and how they are answered: all that its respond stage may read."""
+
     responses: Responses = field(default_factory=Responses)
 
 
@@ -321,6 +466,8 @@ class Run:
     """Name of a question in sweeps/; read by `alpaca.sweep`, with and without -m."""
     dry_run: bool = how(False)
     output_dir: str = how("outputs")
+    until: str = how("score", choices=("sample", "curate", "train", "score"))
+    """The last kind of stage to be done; until=curate makes a data set and its card."""
     seed: int = how(0, least=0)
     """Sets seeds.data, seeds.init and seeds.order, which are the identity."""
     seeds: Seeds = field(default_factory=Seeds)
@@ -368,6 +515,27 @@ class CurateConfig:
 
     data: Data
     seeds: DataSeed
+    evaluations: dict[str, EvalSource] = field(default_factory=dict)
+    """What the data is decontaminated against; empty where it is not, so that other data does not change with them."""
+
+
+@dataclass(kw_only=True, slots=True)
+class RateConfig:
+    """All that the rate stage may read: the teacher as judge of every example of a pool."""
+
+    teacher: Teacher
+    spend: Spend = field(default_factory=Spend)
+
+
+@dataclass(kw_only=True, slots=True)
+class ModerateConfig:
+    """All that the moderate stage may read."""
+
+    kind: str = what(MISSING)
+    model: str = what(MISSING)
+    base_url: str | None = what(None)
+    in_flight: int = how(8, least=1)
+    timeout: float = how(60.0, least=0.001)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alpaca import world
-from alpaca.config import RespondConfig
+from alpaca.config import EvalSource
 from alpaca.errors import UserError
 from alpaca.records import TEXT, EvalItem, is_text, well_formed
 from alpaca.runtime.download import fetch
@@ -18,7 +18,7 @@ USER_ORIENTED_KEY = "eval.user_oriented_252.path"
 SHOWN = 20  # problems listed in one message
 
 
-def load(config: RespondConfig) -> list[EvalItem]:
+def load(config: EvalSource) -> list[EvalItem]:
     """The items of an evaluation set in their fixed order, the first `size` of them.
 
     Raises UserError for a file that is missing or broken, or when fewer than `size` items are there.
@@ -33,7 +33,7 @@ def load(config: RespondConfig) -> list[EvalItem]:
     return items[: config.size]
 
 
-def embedded(config: RespondConfig) -> list[EvalItem]:
+def embedded(config: EvalSource) -> list[EvalItem]:
     """Held-out tasks of the embedded world; every reference is the one right answer."""
     tasks = world.held_out(config.size or EMBEDDED_ITEMS)
     return [
@@ -49,7 +49,7 @@ def embedded(config: RespondConfig) -> list[EvalItem]:
     ]
 
 
-def user_oriented(config: RespondConfig) -> list[EvalItem]:
+def user_oriented(config: EvalSource) -> list[EvalItem]:
     """Self-instruct's 252 user-oriented instructions (Wang et al., arXiv 2212.10560), one instance each."""
     path = (
         Path(config.path).expanduser()
@@ -120,4 +120,4 @@ def _user_item(row: dict[str, Any]) -> EvalItem:
     )
 
 
-SETS: dict[str, Callable[[RespondConfig], list[EvalItem]]] = {"embedded": embedded, "user_oriented": user_oriented}
+SETS: dict[str, Callable[[EvalSource], list[EvalItem]]] = {"embedded": embedded, "user_oriented": user_oriented}

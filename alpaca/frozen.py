@@ -15,6 +15,8 @@ from alpaca.plan import VERSIONS, Node
 
 CONFIGS: dict[str, type] = {
     "sample": config.SampleConfig,
+    "rate": config.RateConfig,
+    "moderate": config.ModerateConfig,
     "curate": config.CurateConfig,
     "pretrain": config.PretrainConfig,
     "train": config.TrainConfig,
@@ -47,6 +49,8 @@ def _absolute(node: Any) -> Any:
         value = getattr(node, item.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             changes[item.name] = _absolute(value)
+        elif isinstance(value, dict):
+            changes[item.name] = {name: _absolute(child) if dataclasses.is_dataclass(child) else child for name, child in value.items()}
         elif item.metadata.get("mark") == config.CONTENT and value is not None:
             changes[item.name] = str(Path(value).expanduser().resolve())
     return dataclasses.replace(node, **changes)

@@ -9,7 +9,14 @@ from hydra.core.config_store import ConfigStore
 from alpaca import config, teachers
 
 VARIANTS: dict[str, dict[str, type]] = {
-    "data_gen": {"alpaca": config.AlpacaDataGen, "released": config.ReleasedDataGen},
+    "data_gen": {
+        "alpaca": config.AlpacaDataGen,
+        "self_instruct": config.SelfInstructDataGen,
+        "reanswer": config.ReanswerDataGen,
+        "evolve": config.EvolveDataGen,
+        "released": config.ReleasedDataGen,
+        "mixture": config.MixtureDataGen,
+    },
     "teacher": {name: kind.options for name, kind in teachers.KINDS.items()},
     "model": {"tiny": config.TinyModel, "hub": config.HubModel},
     "optimizer": {"adamw": config.AdamW, "muon": config.Muon},

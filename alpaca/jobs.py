@@ -22,6 +22,8 @@ from alpaca.runtime import distributed, provenance, tracking
 
 ROOMS = {
     "sample": "alpaca.stages.sample",
+    "rate": "alpaca.stages.rate",
+    "moderate": "alpaca.stages.moderate",
     "curate": "alpaca.stages.curate",
     "pretrain": "alpaca.stages.pretrain",
     "train": "alpaca.stages.train",

@@ -10,11 +10,14 @@ from typing import Any
 from alpaca import canonical
 from alpaca.artifacts import KEY_DIGITS
 from alpaca.config import (
-    AlpacaDataGen,
+    AskedDataGen,
     CurateConfig,
     DataSeed,
+    EvalSource,
+    ModerateConfig,
     Point,
     PretrainConfig,
+    RateConfig,
     ReportConfig,
     RespondConfig,
     Run,
@@ -25,7 +28,17 @@ from alpaca.config import (
     TrainSeeds,
 )
 
-VERSIONS = {"sample": 1, "curate": 1, "pretrain": 1, "train": 1, "respond": 1, "score": 1, "report": 1}
+VERSIONS = {
+    "sample": 2,
+    "rate": 1,
+    "moderate": 1,
+    "curate": 2,
+    "pretrain": 1,
+    "train": 1,
+    "respond": 1,
+    "score": 1,
+    "report": 1,
+}
 """Of each stage's code: raised when the same identity gives another result than before."""
 
 
@@ -81,12 +94,19 @@ def _chain(plan: Plan, run: Run, promoted: frozenset[str]) -> dict[str, str]:
         roles[role] = plan.add(_node(role, slug, configs[role], parents, promoted))
         return roles[role]
 
-    pool = add("sample", run.data_gen.kind, {})
-    parents = {"data": add("curate", _size_name(run), {"pool": pool})}
+    pool = {"pool": add("sample", run.data_gen.kind, {})}
+    for role in ("rate", "moderate"):
+        if role in configs:
+            pool[role] = add(role, run.data_gen.kind, {"pool": roles["sample"]})
+    if run.until == "sample":
+        return roles
+    parents = {"data": add("curate", _size_name(run), pool)}
+    if run.until == "curate":
+        return roles
     if "pretrain" in configs:
         parents["base"] = add("pretrain", run.model.name, {})
     model = add("train", run.model.name, parents)
-    for name in run.eval:
+    for name in run.eval if run.until == "score" else ():
         answers = add(f"respond:{name}", name, {"model": model})
         add(f"score:{name}", name, {"responses": answers})
     return roles
@@ -98,9 +118,9 @@ def stage_configs(run: Run) -> dict[str, Any]:
         "sample": SampleConfig(
             data_gen=run.data_gen,
             spend=run.spend,
-            teacher=run.teacher if isinstance(run.data_gen, AlpacaDataGen) else None,
+            teacher=run.teacher if isinstance(run.data_gen, AskedDataGen) else None,
         ),
-        "curate": CurateConfig(data=run.data, seeds=DataSeed(data=run.seeds.data)),
+        "curate": CurateConfig(data=run.data, seeds=DataSeed(data=run.seeds.data), evaluations=_decontaminated(run)),
         "train": TrainConfig(
             model=run.model,
             train=run.train,
@@ -110,6 +130,12 @@ def stage_configs(run: Run) -> dict[str, Any]:
             seeds=TrainSeeds(init=run.seeds.init, order=run.seeds.order),
         ),
     }
+    if run.data.selection == "judge_score":
+        configs["rate"] = RateConfig(teacher=run.teacher, spend=run.spend)
+    if run.data.moderation != "none":
+        configs["moderate"] = ModerateConfig(
+            kind=run.data.moderation, model=run.data.moderation_model, base_url=run.data.moderation_url
+        )
     if isinstance(run.model, TinyModel):
         configs["pretrain"] = PretrainConfig(model=run.model)
     for name, item in run.eval.items():
@@ -117,6 +143,13 @@ def stage_configs(run: Run) -> dict[str, Any]:
         configs[f"respond:{name}"] = RespondConfig(**shared)
         configs[f"score:{name}"] = ScoreConfig(metrics=item.metrics)
     return configs
+
+
+def _decontaminated(run: Run) -> dict[str, EvalSource]:
+    if run.data.decontaminate_lcs is None and run.data.decontaminate_ngram is None:
+        return {}
+    names = [spec.name for spec in dataclasses.fields(EvalSource)]
+    return {name: EvalSource(**{each: getattr(item, each) for each in names}) for name, item in run.eval.items()}
 
 
 def leaf_prefix(role: str) -> str:

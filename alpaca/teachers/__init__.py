@@ -13,7 +13,7 @@ from typing import Any
 from alpaca.config import Teacher
 from alpaca.errors import UserError
 from alpaca.teachers import openai, programmatic
-from alpaca.teachers.base import TeacherClient
+from alpaca.teachers.base import Session, TeacherClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Kind:
     """One kind of teacher: the dataclass of its options and how to open it. Any: each takes its own options."""
 
     options: type[Teacher]
-    opened: Callable[[Any], AbstractAsyncContextManager[TeacherClient]]
+    opened: Callable[[Any, Session], AbstractAsyncContextManager[TeacherClient]]
 
 
 KINDS: dict[str, Kind] = {
@@ -31,10 +31,10 @@ KINDS: dict[str, Kind] = {
 """`teacher.kind` -> kind. A new teacher is one module, one line here and one YAML in conf/teacher/."""
 
 
-def open_teacher(options: Teacher) -> AbstractAsyncContextManager[TeacherClient]:
+def open_teacher(options: Teacher, session: Session) -> AbstractAsyncContextManager[TeacherClient]:
     """The teacher that `options.kind` names, to be entered with `async with`; UserError lists the known kinds."""
     if options.kind not in KINDS:
         raise UserError(
             what=f"unknown teacher {options.kind!r}", where="teacher.kind", remedy=f"known: {', '.join(KINDS)}"
         )
-    return KINDS[options.kind].opened(options)
+    return KINDS[options.kind].opened(options, session)

@@ -5,8 +5,10 @@ A failed try may heal (`RetryableError`: the queue tries again later) or cannot 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -19,7 +21,12 @@ class Message:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Request:
-    """What a teacher is asked. `max_tokens` bounds the completion; `seed` is sent along, servers may ignore it."""
+    """What a teacher is asked. `max_tokens` bounds the completion; `seed` is sent along, servers may ignore it.
+
+    stop: the completion ends before any of these. logit_bias: token id -> bias. schema: a JSON schema that the
+    completion must fit (structured outputs). What a server does not know it refuses, ignores or honours: `preflight`
+    finds out which.
+    """
 
     id: str
     messages: tuple[Message, ...]
@@ -27,6 +34,10 @@ class Request:
     top_p: float
     max_tokens: int
     seed: int | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    logit_bias: dict[str, float] | None = None
+    schema: dict[str, Any] | None = None
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -34,6 +45,7 @@ class Completion:
     """A usable answer: its text is not blank.
 
     model: as the server names it. usage_estimated: the server gave no token counts, these are characters / 4.
+    cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens. service_tier: as really used.
     """
 
     text: str
@@ -42,6 +54,9 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     usage_estimated: bool = False
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    service_tier: str | None = None
     server_request_id: str | None = None
     system_fingerprint: str | None = None
 
@@ -52,6 +67,19 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Session:
+    """For whom a teacher is opened: the stage's own folder for what must survive a crash, and where to say something.
+
+    work: scratch that survives a crash and is removed when the stage is finished.
+    """
+
+    work: Path
+    say: Callable[[str], None] = print
 
 
 class TeacherClient(Protocol):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from alpaca.config import MISSING, Teacher, what
 from alpaca.errors import TeacherError
-from alpaca.teachers.base import TeacherClient
+from alpaca.teachers.base import Session, TeacherClient
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -30,7 +30,7 @@ class OpenAI(Teacher):
 
 
 @asynccontextmanager
-async def opened(options: OpenAI) -> AsyncIterator[TeacherClient]:
+async def opened(options: OpenAI, session: Session) -> AsyncIterator[TeacherClient]:
     """A client of that endpoint.
 
     Raises TeacherError before anything is sent when the URL is none or holds secrets, and when OpenAI's own has no key.

@@ -15,6 +15,7 @@ from alpaca.stages.sample.plan import RequestPlan
 from alpaca.stages.sample.raw import RAW, SYNC_SECONDS, RawRecords, adoptable
 from alpaca.stages.sample.sampler import Sampler, Spending
 from alpaca.teachers import open_teacher
+from alpaca.teachers.base import Session
 from alpaca.teachers.queue import Policy, ask
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ async def _sample(sampler: Sampler, raw: RawRecords, teacher: Teacher, context: 
     keeper = asyncio.create_task(_sync_regularly(raw))
     try:
         async with (
-            open_teacher(teacher) as client,
+            open_teacher(teacher, Session(work=context.work, say=context.log)) as client,
             aclosing(ask(client, sampler, Policy.of(teacher), context.log)) as answers,
         ):
             async for answer in answers:

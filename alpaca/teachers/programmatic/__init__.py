@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from alpaca.config import Teacher, how, what
-from alpaca.teachers.base import TeacherClient
+from alpaca.teachers.base import Session, TeacherClient
 
 MODEL = "programmatic"
 
@@ -32,7 +32,7 @@ class Programmatic(Teacher):
 
 
 @asynccontextmanager
-async def opened(options: Programmatic) -> AsyncIterator[TeacherClient]:
+async def opened(options: Programmatic, session: Session) -> AsyncIterator[TeacherClient]:
     """A client of a server that runs in a thread of this process as long as the client is open."""
     from alpaca.teachers.chat import Endpoint, connected
     from alpaca.teachers.openai import NO_KEY
