@@ -7,16 +7,32 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from alpaca import canonical
-from alpaca.config import AlpacaDataGen, AskedDataGen, Evaluation, HubModel, Run, TinyModel
+from alpaca.config import (
+    AlpacaDataGen,
+    AskedDataGen,
+    Evaluation,
+    HubModel,
+    MixtureDataGen,
+    ReanswerDataGen,
+    ReleasedDataGen,
+    Run,
+    SelfInstructDataGen,
+    TinyModel,
+)
 from alpaca.errors import UserError
+from alpaca.records import given
 from alpaca.runtime import provenance
 from alpaca.runtime.budget import Budget
-from alpaca.teachers.openai import OPENAI_URL, OpenAI, key_for, url_problem
+from alpaca.teachers.openai import OPENAI_URL, key_for, url_problem
+from alpaca.teachers.prices import price_of
 
+SOURCE_NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*")
 BYTES_PER_PARAMETER = 16
 """fp32 weights, gradients and two AdamW states."""
 
@@ -35,7 +51,18 @@ def contradictions(run: Run, names: dict[str, Iterable[str]]) -> list[UserError]
 
     names: known names by what they are for, "filters", "metrics" and "set".
     """
-    single = [*_leaf_rules(run), *_named(run, names), *_budget(run), *_evaluations(run), *_sources(run), *_shape(run)]
+    single = [
+        *_leaf_rules(run),
+        *_named(run, names),
+        *_budget(run),
+        *_evaluations(run),
+        *_sources(run),
+        *_published(run),
+        *_mixture(run),
+        *_shape(run),
+        *_money(run),
+        *_selection(run),
+    ]
     # Rules between leaves compute with them, so a rule waits while one of its leaves is out of range.
     wrong = {problem.where for problem in single}
     rules = {
@@ -121,7 +148,12 @@ def _sources(run: Run) -> Iterator[UserError]:
             yield UserError(what="empty path", where=leaf.path, remedy=f"give a path, or {leaf.path}=null")
         elif place is not None and place.exists() and place.is_dir() != (leaf.path == "model.path"):
             kind = "a folder in the transformers format" if leaf.path == "model.path" else "a file"
-            yield UserError(what=f"{leaf.value!r} is not {kind}", where=leaf.path, remedy=f"give {kind}")
+            remedy = f"give {kind}"
+            if given.is_data_set(leaf.path):
+                remedy += f", or the folder of a finished stage that made {given.EXAMPLES}"
+            yield UserError(what=f"{leaf.value!r} is not {kind}", where=leaf.path, remedy=remedy)
+        elif place is not None and place.exists() and (wrong := given.problem_of(leaf.path, place)):
+            yield wrong
     problem = url_problem(getattr(run.teacher, "base_url", None) or OPENAI_URL)
     if problem:
         yield UserError(
@@ -129,6 +161,38 @@ def _sources(run: Run) -> Iterator[UserError]:
             where="teacher.base_url",
             remedy="for example http://127.0.0.1:8000/v1; keys come from OPENAI_API_KEY",
         )
+
+
+def _published(run: Run) -> Iterator[UserError]:
+    """Published data sets that are named nowhere, or by what is no id of the hub."""
+    parts: dict[str, Any] = {"data_gen": run.data_gen}
+    parts |= {f"data_gen.sources.{name}": part for name, part in getattr(run.data_gen, "sources", {}).items()}
+    for key, part in parts.items():
+        if isinstance(part, ReleasedDataGen):
+            if part.hub is not None and not given.HUB_ID.fullmatch(part.hub):
+                yield UserError(what=f"{part.hub!r} is no id of a data set", where=f"{key}.hub", remedy="owner/name")
+            if not (part.path or part.hub or part.url):
+                yield UserError(what="no data given", where=f"{key}.path", remedy="set path, hub, or url and sha256")
+
+
+def _mixture(run: Run) -> Iterator[UserError]:
+    """No parts, parts without a weight, and names that cannot stand in an example's id."""
+    if not isinstance(run.data_gen, MixtureDataGen):
+        return
+    if not run.data_gen.sources:
+        yield UserError(
+            what="no data sets to mix",
+            where="data_gen.sources",
+            remedy="for each of them: +data_gen.sources.NAME.path=FILE +data_gen.sources.NAME.weight=2",
+        )
+    for name, source in run.data_gen.sources.items():
+        where = f"data_gen.sources.{name}"
+        if not SOURCE_NAME.fullmatch(str(name)):
+            yield UserError(
+                what=f"{name!r} cannot be a name", where=where, remedy="letters, digits, - and _, a letter first"
+            )
+        if source.weight == 0:
+            yield UserError(what="0 takes nothing of it", where=f"{where}.weight", remedy="give more than 0")
 
 
 def _shape(run: Run) -> Iterator[UserError]:
@@ -141,20 +205,59 @@ def _shape(run: Run) -> Iterator[UserError]:
         )
 
 
+def _money(run: Run) -> Iterator[UserError]:
+    """A table of prices that cannot be read, and a bound on money that could not be kept."""
+    try:
+        price = price_of(run.teacher, run.spend.prices)
+    except UserError as error:
+        yield error
+        return
+    asks = isinstance(run.data_gen, AskedDataGen) or run.data.selection == "judge_score"
+    if run.spend.max_usd is not None and price is None and asks:
+        yield UserError(
+            what=f"a bound of ${run.spend.max_usd:g}, but the price of this teacher's tokens is not known",
+            where="spend.max_usd",
+            remedy="give its price in a file (spend.prices), or bound tokens instead (spend.max_tokens)",
+        )
+
+
+def _selection(run: Run) -> Iterator[UserError]:
+    """Knobs of one selection without it, and a selection without its knob."""
+    data = run.data
+    needs = {
+        "indices": (data.indices, "indices", "give a JSON list of positions in the pool"),
+        "judge_least": (data.judge_least, "judge_score", ""),
+    }
+    if data.selection == "indices" and data.indices is None:
+        yield UserError(what="no file of positions given", where="data.indices", remedy=needs["indices"][2])
+    for name, (value, selection, _) in needs.items():
+        if value is not None and data.selection != selection:
+            yield UserError(
+                what=f"{value} has no effect with data.selection={data.selection}",
+                where=f"data.{name}",
+                remedy=f"data.selection={selection}, or data.{name}=null",
+            )
+    if isinstance(run.data_gen, ReanswerDataGen) and run.data_gen.path is None:
+        yield UserError(
+            what="no instructions to be answered", where="data_gen.path", remedy="a data set: data_gen.path=FILE"
+        )
+
+
 def _pool(run: Run) -> Iterator[UserError]:
-    if isinstance(run.data_gen, AlpacaDataGen):
-        if run.data.size is not None and run.data.size > run.data_gen.num_examples:
-            yield UserError(
-                what=f"{run.data.size} examples wanted from a pool of {run.data_gen.num_examples}",
-                where="data.size",
-                remedy=f"set data_gen.num_examples={run.data.size} or more, or a smaller data.size",
-            )
-        if run.data_gen.seeds_per_prompt >= run.data_gen.tasks_per_request:
-            yield UserError(
-                what=f"{run.data_gen.seeds_per_prompt} seeds fill a list of {run.data_gen.tasks_per_request}",
-                where="data_gen.seeds_per_prompt",
-                remedy="set it below data_gen.tasks_per_request",
-            )
+    pool = run.data_gen.num_examples if hasattr(run.data_gen, "num_examples") else None
+    if pool is not None and run.data.size is not None and run.data.size > pool and run.until != "sample":
+        yield UserError(
+            what=f"{run.data.size} examples wanted from a pool of {pool}",
+            where="data.size",
+            remedy=f"set data_gen.num_examples={run.data.size} or more, or a smaller data.size",
+        )
+    source = run.data_gen
+    if isinstance(source, (AlpacaDataGen, SelfInstructDataGen)) and source.seeds_per_prompt >= source.tasks_per_request:
+        yield UserError(
+            what=f"{source.seeds_per_prompt} seeds fill a list of {source.tasks_per_request}",
+            where="data_gen.seeds_per_prompt",
+            remedy="set it below data_gen.tasks_per_request",
+        )
 
 
 def _batch(run: Run) -> Iterator[UserError]:
@@ -223,9 +326,16 @@ def _metrics(name: str, item: Evaluation) -> Iterator[UserError]:
 
 
 def _key(run: Run) -> Iterator[UserError]:
-    if isinstance(run.teacher, OpenAI) and isinstance(run.data_gen, AskedDataGen):
+    """Keys that stages of this run will want; a teacher that has a URL or may have one is asked over the network."""
+    asks = isinstance(run.data_gen, AskedDataGen) or run.data.selection == "judge_score"
+    urls = []
+    if asks and hasattr(run.teacher, "base_url"):
+        urls.append(run.teacher.base_url)
+    if run.data.moderation == "openai":
+        urls.append(run.data.moderation_url)
+    for url in dict.fromkeys(urls):
         try:
-            key_for(run.teacher.base_url or OPENAI_URL)
+            key_for(url or OPENAI_URL)
         except UserError as error:
             yield error
 

@@ -34,9 +34,12 @@ def how(default: Any = None, *, choices: tuple[str, ...] = (), least: float | No
     return _leaf(EXECUTION, default, factory, {"choices": choices, "least": least, "most": None})
 
 
-def content() -> Any:
-    """The path of an input file, hashed by what it holds; null means the built-in one."""
-    return _leaf(CONTENT, None, None, {})
+def content(default: Any = None, *, takes: str = "file") -> Any:
+    """The path of an input file, hashed by what it holds; null means the built-in one.
+
+    takes: "file", "folder" (of weights, in the transformers format) or "either".
+    """
+    return _leaf(CONTENT, default, None, {"takes": takes})
 
 
 def _leaf(mark: str, default: Any, factory: Any, rules: dict[str, Any]) -> Any:
@@ -192,6 +195,8 @@ class ReleasedDataGen(DataGen):
     """Id of a data set on the hub, loaded by `datasets`; used where `path` is null."""
     revision: str = what("main")
     """Commit, tag or branch on the hub; a commit makes the run reproducible."""
+    subset: str | None = what(None)
+    """Configuration of a data set on the hub that has several; null: its default."""
     split: str = what("train")
     """Split of a data set on the hub."""
     url: str = how("")
@@ -236,6 +241,8 @@ class Teacher:
     """Tries of one request before the stage gives up."""
     timeout: float = how(120.0, least=0.001)
     """Seconds that one try may take."""
+    preflight: bool = how(True)
+    """Find out with a few tiny requests, before the first real one, what the teacher honours."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -297,7 +304,7 @@ class HubModel(Model):
     """Hub id."""
     revision: str = what("main")
     """Commit, tag or branch on the hub; a commit makes the run reproducible."""
-    path: str | None = content()
+    path: str | None = content(takes="folder")
     """A local folder in the transformers format, used instead of the hub id."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,19 +12,34 @@ from typing import Any
 from alpaca.artifacts import is_finished, read_json
 from alpaca.config import (
     AlpacaDataGen,
+    AskedDataGen,
     CurateConfig,
+    EvolveDataGen,
+    MixtureDataGen,
+    ModerateConfig,
     PretrainConfig,
+    RateConfig,
+    ReanswerDataGen,
     ReleasedDataGen,
     RespondConfig,
     SampleConfig,
+    SelfInstructDataGen,
+    Spend,
+    Teacher,
     TinyModel,
     TrainConfig,
 )
 from alpaca.plan import Node, Plan
 from alpaca.runtime.budget import Budget
+from alpaca.teachers.prices import price_of
 
 # Means of the released set (4.2 characters a token): see the benchmark notes in benchmarks/README.md.
 PROMPT_TOKENS, TASK_TOKENS, EXAMPLE_TOKENS = 800, 99, 128
+KEEP_RATE = 0.6
+"""Share of a teacher's tasks that pass the rules: assumed, upstream publishes none."""
+QUESTION_TOKENS, ANSWER_TOKENS, RATING_TOKENS = 120, 200, 60
+SHOTS_TOKENS = 1200
+"""A prompt of self-instruct's later steps with its examples."""
 H100_FLOPS, GUESSED_UTILISATION = 989e12, 0.4
 
 
@@ -98,15 +113,70 @@ def _line_on_disk(frozen: dict[str, Any], output: Path) -> list[str]:
 
 def _sample(node: Node, plan: Plan) -> str:
     config: SampleConfig = node.config
-    if isinstance(config.data_gen, ReleasedDataGen):
-        return f"reads {config.data_gen.path}" if config.data_gen.path else "one download, kept in the cache"
-    if not isinstance(config.data_gen, AlpacaDataGen):
+    source = config.data_gen
+    if isinstance(source, ReleasedDataGen):
+        return f"reads {source.path or source.hub}" if source.path or source.hub else "one download, kept in the cache"
+    if isinstance(source, MixtureDataGen):
+        return f"reads {len(source.sources)} data sets"
+    if not isinstance(source, AskedDataGen) or config.teacher is None:
         return ""
-    tasks = config.data_gen.tasks_per_request - config.data_gen.seeds_per_prompt
-    requests = math.ceil(config.data_gen.num_examples / tasks)
-    tokens = requests * (PROMPT_TOKENS + tasks * TASK_TOKENS)
-    free = ", no money" if config.teacher is not None and config.teacher.kind == "programmatic" else ""
-    return f"at least {requests:,} requests, {_short(tokens)} tokens (a guess){free}"
+    asked = _asked(source)
+    if asked is None:
+        return "one request per instruction"
+    return _asking(asked, config.teacher, config.spend, "about ")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """Requests, and the prompt and completion tokens of one."""
+
+    requests: int
+    prompt: int
+    completion: int
+
+
+def _asked(source: AskedDataGen) -> Asked | None:
+    """A guess before anything was asked; None where even the number of requests is not known."""
+    if isinstance(source, AlpacaDataGen):
+        tasks = source.tasks_per_request - source.seeds_per_prompt
+        count = math.ceil(source.num_examples / tasks / KEEP_RATE)
+        return Asked(requests=count, prompt=PROMPT_TOKENS, completion=tasks * TASK_TOKENS)
+    if isinstance(source, SelfInstructDataGen):
+        return Asked(requests=3 * source.num_examples, prompt=SHOTS_TOKENS, completion=TASK_TOKENS)
+    if isinstance(source, EvolveDataGen):
+        return Asked(requests=2 * source.num_examples, prompt=2 * QUESTION_TOKENS, completion=ANSWER_TOKENS)
+    if isinstance(source, ReanswerDataGen) and source.num_examples is not None:
+        return Asked(requests=source.num_examples, prompt=QUESTION_TOKENS, completion=ANSWER_TOKENS)
+    return None
+
+
+def _asking(asked: Asked, teacher: Teacher, spend: Spend, how_sure: str) -> str:
+    """Requests, tokens and money in words."""
+    prompt, completion = asked.requests * asked.prompt, asked.requests * asked.completion
+    price = price_of(teacher, spend.prices)
+    if price is None:
+        money = "price unknown"
+    elif price.input or price.output:
+        usd = price.usd({"prompt_tokens": prompt, "completion_tokens": completion})
+        money = f"${usd:,.2f} by the prices of {price.date}"
+    else:
+        money = "no money"
+    return f"{how_sure}{asked.requests:,} requests, {_short(prompt + completion)} tokens (a guess), {money}"
+
+
+def _rate(node: Node, plan: Plan) -> str:
+    config: RateConfig = node.config
+    examples = _pool_size(plan.nodes[node.parents["pool"]].config.data_gen)
+    if examples is None:
+        return "one request per example of the pool"
+    asked = Asked(requests=examples, prompt=QUESTION_TOKENS + ANSWER_TOKENS, completion=RATING_TOKENS)
+    return _asking(asked, config.teacher, config.spend, "")
+
+
+def _moderate(node: Node, plan: Plan) -> str:
+    config: ModerateConfig = node.config
+    examples = _pool_size(plan.nodes[node.parents["pool"]].config.data_gen)
+    return f"{'one request per example' if examples is None else f'{examples:,} requests'} to {config.model}"
 
 
 def _curate(node: Node, plan: Plan) -> str:
@@ -141,10 +211,15 @@ def _examples(node: Node, plan: Plan) -> int | None:
     size: int | None = curate.config.data.size
     if size is not None:
         return size
-    source: Any = plan.nodes[curate.parents["pool"]].config.data_gen
-    if isinstance(source, AlpacaDataGen):
-        return source.num_examples
-    return source.examples if isinstance(source, ReleasedDataGen) and source.path is None else None
+    return _pool_size(plan.nodes[curate.parents["pool"]].config.data_gen)
+
+
+def _pool_size(source: Any) -> int | None:
+    """Examples in a pool as far as its configuration says it."""
+    if isinstance(source, ReleasedDataGen):
+        return source.examples if source.path is None and source.hub is None else None
+    found: int | None = getattr(source, "num_examples", None)
+    return found
 
 
 def _respond(node: Node, plan: Plan) -> str:
@@ -155,6 +230,8 @@ def _respond(node: Node, plan: Plan) -> str:
 
 _DESCRIBE: dict[str, Callable[[Node, Plan], str]] = {
     "sample": _sample,
+    "rate": _rate,
+    "moderate": _moderate,
     "curate": _curate,
     "pretrain": _pretrain,
     "train": _train,

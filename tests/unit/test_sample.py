@@ -28,25 +28,30 @@ from alpaca.stages.sample import run
 from alpaca.stages.sample.judge import Judge
 from alpaca.stages.sample.plan import RequestPlan, encode_prompt
 from alpaca.stages.sample.seeds import load_prompt, load_seed_tasks
-from alpaca.teachers.openai import OpenAI
+from alpaca.teachers import openai
 from alpaca.teachers.programmatic import MODEL, Programmatic
 from alpaca.teachers.queue import Policy
 from tests.unit.fault_server import HEALING, faulty
 
 ROOT = Path(__file__).resolve().parents[2]
 PAYLOAD = ("responses.jsonl", "pool.json")
+# What a teacher honours is found out in test_preflight.py; here every request counts.
+OpenAI = functools.partial(openai.OpenAI, preflight=False)
 
 
 def options(**changes: Any) -> AlpacaDataGen:
     return AlpacaDataGen(**{"num_examples": 120, "max_tokens": 2000, "stall_requests": 30, **changes})
 
 
-def sample(folder: Path, teacher: Teacher | None = None, *, spend: int | None = None, **changes: Any) -> Context:
+def sample(
+    folder: Path, teacher: Teacher | None = None, *, spend: int | Spend | None = None, **changes: Any
+) -> Context:
     """Runs the stage in this folder as often as it is called."""
     (folder / "work").mkdir(parents=True, exist_ok=True)
     context = Context(folder=folder, work=folder / "work", parents={})
     teacher = teacher or Programmatic(timeout=20.0)
-    run(SampleConfig(data_gen=options(**changes), teacher=teacher, spend=Spend(max_tokens=spend)), context)
+    bounds = spend if isinstance(spend, Spend) else Spend(max_tokens=spend)
+    run(SampleConfig(data_gen=options(**changes), teacher=teacher, spend=bounds), context)
     return context
 
 
@@ -87,11 +92,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_request_is_a_function_of_its_number() -> None:
-    first, again, other = RequestPlan(options()), RequestPlan(options(num_examples=9)), RequestPlan(options(seed=1))
-    assert [first[index].digest for index in range(20)] == [again[index].digest for index in range(20)]
-    assert len({first[index].digest for index in range(20)} | {other[index].digest for index in range(20)}) == 40
+    first, again, other = (
+        [RequestPlan(options(**changes)).request(index) for index in range(20)]
+        for changes in ({}, {"num_examples": 9}, {"seed": 1})
+    )
+    assert [each.digest for each in first] == [each.digest for each in again]
+    assert len({each.digest for each in [*first, *other]}) == 40
     assert first[7].request.id == "request_000007"
-    assert len(set(first[7].seeds)) == 3
+    assert len(set(first[7].about["seeds"])) == 3
 
 
 def test_prompt_layout_is_the_released_one() -> None:
@@ -107,7 +115,7 @@ def test_prompt_layout_is_the_released_one() -> None:
 
 
 def test_the_count_is_filled_in() -> None:
-    text = RequestPlan(options(tasks_per_request=11))[0].request.messages[0].content
+    text = RequestPlan(options(tasks_per_request=11)).request(0).request.messages[0].content
     assert "{count}" not in text
     assert "List of 11 tasks:" in text
     assert text.endswith("###\n4. Instruction:")
@@ -177,18 +185,17 @@ def test_judge_counts_each_task_for_its_first_rule() -> None:
         f"{n}. Instruction: {i}\n{n}. Input:\n<noinput>\n{n}. Output:\n{o}\n" for n, (i, o) in enumerate(tasks, 4)
     ]
     text = "###\n".join(blocks).removeprefix("4. Instruction:")
-    judge = Judge(["List four kinds of cheese"])
-    verdict = judge.judge(text, "stop", first_number=4, last_number=8)
-    assert (verdict.candidates, verdict.kept) == (6, 2)
+    judge = Judge(["List four kinds of cheese"], "text", 100)
+    candidates, kept = judge.judge(text, "stop", first_number=4, last_number=8)
+    assert (candidates, len(kept)) == (6, 2)
     dropped = {name: count for name, count in judge.summary()["dropped"].items() if count}
     assert dropped == {"length": 1, "keywords": 1, "duplicate": 1, "beyond_list": 1}
 
 
 def test_judge_knows_the_seed_tasks() -> None:
     text = " List four kinds of cheese\n4. Input:\n<noinput>\n4. Output:\nBrie"
-    assert Judge(["List four kinds of cheese"]).judge(text, "stop", first_number=4, last_number=20).kept == 0
-    assert Judge([]).judge(text, "stop", first_number=4, last_number=20).kept == 1
-    assert Judge([]).judge(text, "length", first_number=4, last_number=20).kept == 0
+    for seeds, reason, kept in ((["List four kinds of cheese"], "stop", 0), ([], "stop", 1), ([], "length", 0)):
+        assert len(Judge(seeds, "text", 9).judge(text, reason, first_number=4, last_number=20)[1]) == kept
 
 
 @pytest.mark.parametrize("said", ["", "4. Instruction:", "\n###\n4. Instruction:", "### 4. Instruction:"])
@@ -207,12 +214,16 @@ def test_the_pool_is_the_smallest_prefix_that_fills_it(tmp_path: Path) -> None:
         index.add(task.instruction)
     for row in rows(tmp_path / "responses.jsonl"):
         parsed = parse_completion(row["text"], first_number=4, finish_reason=row["finish_reason"])
-        kept.append(sum(not dropped_by(task) and index.offer(task.instruction) is None for task in parsed.tasks))
-    assert sum(kept) >= 120 > sum(kept[:-1])
+        wanted = [task for task in parsed.tasks if task.number <= row["request"]["last_number"]]
+        kept.append(sum(not dropped_by(task) and index.offer(task.instruction) is None for task in wanted))
+    assert sum(kept) == 120
+    assert kept[-1] > 0
     pool = json.loads((tmp_path / "pool.json").read_text())
     assert pool["kept"] == sum(kept)
     assert pool["requests"] == len(kept)
+    surplus = pool["dropped"].pop("beyond_list")
     assert pool["candidates"] - pool["kept"] == sum(pool["dropped"].values()) > 0
+    assert surplus < 17
     raw = rows(tmp_path / "raw.jsonl")
     assert context.cost["requests"] == len(raw)
     assert context.cost["completion_tokens"] == sum(row["completion_tokens"] for row in raw)
@@ -222,13 +233,13 @@ def test_the_pool_is_the_smallest_prefix_that_fills_it(tmp_path: Path) -> None:
 def test_rows_hold_all_that_was_asked(tmp_path: Path) -> None:
     sample(tmp_path, num_examples=10)
     (row,) = rows(tmp_path / "responses.jsonl")
-    plan = RequestPlan(options())[0]
+    plan = RequestPlan(options()).request(0)
     assert row["id"] == "request_000000"
     assert row["model"] == MODEL
     assert row["finish_reason"] == "stop"
     assert row["request"]["messages"] == [{"role": "user", "content": plan.request.messages[0].content}]
-    assert row["request"]["seeds"] == list(plan.seeds)
-    assert row["request"]["last_number"] == 20
+    assert row["request"]["seeds"] == plan.about["seeds"]
+    assert 13 <= row["request"]["last_number"] < 20
     assert set(row) == {"id", "request", "text", "finish_reason", "model", "prompt_tokens", "completion_tokens"}
 
 
@@ -256,7 +267,7 @@ def test_faults_lose_and_double_nothing(tmp_path: Path) -> None:
     asked = [row["id"] for row in found]
     assert len(asked) == len(set(asked))
     assert context.cost["retries"] > 0
-    attempts = {RequestPlan(options())[int(row["id"][-6:])].request.seed: row["attempts"] for row in found}
+    attempts = {RequestPlan(options()).request(int(row["id"][-6:])).request.seed: row["attempts"] for row in found}
     assert all(server.tries[seed or 0] <= count for seed, count in attempts.items())
 
 
@@ -264,12 +275,17 @@ def test_a_chat_model_that_repeats_the_heading_loses_nothing(tmp_path: Path) -> 
     with faulty(lambda seed, attempt: "restated") as server:
         sample(tmp_path / "chat", OpenAI(model=MODEL, base_url=server.base_url))
     sample(tmp_path / "plain")
-    assert payload(tmp_path / "chat") == payload(tmp_path / "plain")
+    found, plain = (
+        [{**row, "text": continuation(row["text"], 4)} for row in rows(tmp_path / name / "responses.jsonl")]
+        for name in ("chat", "plain")
+    )
+    assert found == plain
+    assert (tmp_path / "chat" / "pool.json").read_bytes() == (tmp_path / "plain" / "pool.json").read_bytes()
     assert rows(tmp_path / "chat" / "raw.jsonl")[0]["text"].startswith("###")
 
 
 def test_hopeless_errors_keep_what_was_answered(tmp_path: Path) -> None:
-    good = [RequestPlan(options())[index].request.seed for index in range(3)]
+    good = [RequestPlan(options()).request(index).request.seed for index in range(3)]
     with faulty(lambda seed, attempt: None if seed in good else "quota") as server:
         teacher = OpenAI(model=MODEL, base_url=server.base_url, in_flight=2)
         with pytest.raises(TeacherError, match="add credit"):
@@ -326,8 +342,12 @@ POLITE = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIG
 def test_a_killed_process_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
     raw = tmp_path / "killed" / "raw.jsonl"
 
+    told = threading.Event()
+
     def slow(seed: int, attempt: int) -> None:
-        time.sleep(0.02)
+        # The process cannot finish before it was told to stop: the server holds back what follows.
+        if len(server.tries) > 8:
+            told.wait(20)
 
     with faulty(slow) as server:
         process = subprocess.Popen([sys.executable, "-c", KILLED, str(raw.parent), server.base_url], cwd=ROOT,
@@ -335,6 +355,8 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path: Path, number: signal.Si
         while process.poll() is None and (not raw.exists() or raw.read_bytes().count(b"\n") < 6):
             time.sleep(0.005)
         process.send_signal(number)
+        time.sleep(0.1)
+        told.set()
         assert process.wait(timeout=20) != 0
     answered = {row["id"] for row in rows_of_torn(raw)}
     assert 6 <= len(answered) < 20
@@ -617,7 +639,7 @@ def test_a_download_needs_url_and_digest(cache: Path, url: str, digest: str) -> 
 
 def test_unknown_kind_and_missing_teacher_are_named(tmp_path: Path) -> None:
     context = Context(folder=tmp_path, work=tmp_path, parents={})
-    with pytest.raises(UserError, match="known: alpaca, released"):
+    with pytest.raises(UserError, match="known: alpaca, self_instruct, reanswer, evolve, released, mixture"):
         run(SampleConfig(data_gen=AlpacaDataGen(kind="other")), context)
     with pytest.raises(UserError, match="needs a teacher"):
         run(SampleConfig(data_gen=options()), context)

@@ -6,14 +6,25 @@ from typing import TYPE_CHECKING
 
 from alpaca.config import SampleConfig
 from alpaca.errors import UserError
-from alpaca.stages.sample.alpaca_text import run_alpaca
+from alpaca.stages.sample.evolve import run_evolve
+from alpaca.stages.sample.mixture import run_mixture
+from alpaca.stages.sample.one_step import run_alpaca
+from alpaca.stages.sample.reanswer import run_reanswer
 from alpaca.stages.sample.released import run_released
+from alpaca.stages.sample.self_instruct import run_self_instruct
 
 if TYPE_CHECKING:
     from alpaca.artifacts import Context
 
 # A new way to get instruction data is one module and one line here.
-KINDS = {"alpaca": run_alpaca, "released": run_released}
+KINDS = {
+    "alpaca": run_alpaca,
+    "self_instruct": run_self_instruct,
+    "reanswer": run_reanswer,
+    "evolve": run_evolve,
+    "released": run_released,
+    "mixture": run_mixture,
+}
 
 
 def run(config: SampleConfig, context: Context) -> None:

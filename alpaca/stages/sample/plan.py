@@ -1,4 +1,4 @@
-"""Which requests are sent: an endless list in which each is a pure function of its number.
+"""Alpaca's requests: an endless list in which each is a function of its number and of the tasks that it may show.
 
 So a request can be asked again after a crash, or taken over from another run, and is known to be the same.
 """
@@ -6,49 +6,44 @@ So a request can be asked again after a crash, or taken over from another run, a
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from alpaca.config import AlpacaDataGen
 from alpaca.curation.parsing import NO_INPUT, SEPARATOR
 from alpaca.errors import UserError
-from alpaca.records import SeedTask, encode
-from alpaca.stages.sample.seeds import load_prompt, load_seed_tasks
+from alpaca.records import SeedTask
+from alpaca.stages.sample.seeds import load_prompt, load_seed_tasks, load_topics
+from alpaca.teachers.asking import Planned, request_id
 from alpaca.teachers.base import Message, Request
 
 SEED_BITS = 31  # the widest integer that every server takes as `seed`
-
-
-@dataclass(kw_only=True, frozen=True)
-class PlannedRequest:
-    """A request with the ids of the seed tasks that it shows; the teacher writes tasks `first_number` to `last_number`.
-
-    Not slotted because record and digest are kept after their first use.
-    """
-
-    request: Request
-    seeds: tuple[str, ...]
-    first_number: int
-    last_number: int
-
-    @cached_property
-    def record(self) -> dict[str, Any]:
-        """The `request` field of responses.jsonl."""
-        sent = asdict(self.request)
-        del sent["id"]
-        return {
-            "seeds": list(self.seeds), "first_number": self.first_number, "last_number": self.last_number,
-            **sent, "messages": list(sent["messages"]),
-        }  # fmt: skip
-
-    @cached_property
-    def digest(self) -> str:
-        """sha256 of all that was sent; equal digests make answers exchangeable between runs of one teacher."""
-        return hashlib.sha256(encode(self.record).encode()).hexdigest()
+STEM = "request"
+PROMPTS = {form: Path(__file__).with_name(f"prompt_{form}.txt") for form in ("text", "json_schema")}
+ENGLISH = "English"
+TASK_FIELDS = ("instruction", "input", "output")
+SCHEMA: dict[str, Any] = {
+    "title": "tasks",
+    "type": "object",
+    "properties": {
+        "tasks": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {name: {"type": "string"} for name in TASK_FIELDS},
+                "required": list(TASK_FIELDS),
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["tasks"],
+    "additionalProperties": False,
+}
+"""What data_gen.form=json_schema asks for; all objects closed, as OpenAI's strict mode wants them."""
 
 
 class RequestPlan:
@@ -57,42 +52,80 @@ class RequestPlan:
     def __init__(self, options: AlpacaDataGen) -> None:
         self.options = options
         self.seed_tasks = load_seed_tasks(options.seeds)
-        self._prompt = load_prompt(options.prompt)
+        self.topics = load_topics(options.topics)
+        self._prompt = load_prompt(options.prompt or PROMPTS[options.form])
         _check(options, len(self.seed_tasks))
 
-    def __getitem__(self, index: int) -> PlannedRequest:
-        options, id = self.options, request_id(index)
-        digest = hashlib.sha256(f"{options.seed}:{id}".encode()).digest()
-        rng = random.Random(int.from_bytes(digest, "big"))
-        shown = rng.sample(self.seed_tasks, options.seeds_per_prompt)
+    @property
+    def machine_tasks(self) -> int:
+        """How many of the tasks shown the teacher wrote itself, once it has written so many."""
+        return round(self.options.machine_share * self.options.seeds_per_prompt)
+
+    def request(self, index: int, machine: Sequence[SeedTask] = ()) -> Planned:
+        """Request number `index`; machine: the tasks of the teacher that it may show."""
+        options, id = self.options, request_id(STEM, index)
+        rng = rng_of(options.seed, id)
+        drawn = rng.sample(machine, min(self.machine_tasks, len(machine))) if self.machine_tasks else []
+        shown = rng.sample(self.seed_tasks, options.seeds_per_prompt - len(drawn))
+        if drawn:
+            shown = rng.sample([*shown, *drawn], options.seeds_per_prompt)
+        topic = rng.choice(self.topics) if self.topics else None
         request = Request(
             id=id,
-            messages=(Message(role="user", content=self._text(shown)),),
+            messages=(Message(role="user", content=self._text(shown, topic)),),
             temperature=options.temperature,
             top_p=options.top_p,
             max_tokens=options.max_tokens,
             seed=rng.getrandbits(SEED_BITS),
+            stop=tuple(options.stop),
+            logit_bias=dict(options.logit_bias) or None,
+            schema=SCHEMA if options.form == "json_schema" else None,
         )
-        return PlannedRequest(
-            request=request,
-            seeds=tuple(task.id for task in shown),
-            first_number=options.seeds_per_prompt + 1,
-            last_number=options.tasks_per_request,
-        )
+        return Planned(request=request, about=self._about(shown, topic))
 
-    def _text(self, shown: Sequence[SeedTask]) -> str:
-        count = str(self.options.tasks_per_request)
-        return encode_prompt(self._prompt.replace("{count}", count), shown)
+    def _about(self, shown: Sequence[SeedTask], topic: str | None) -> dict[str, Any]:
+        about = {
+            "seeds": [task.id for task in shown],
+            "first_number": self.options.seeds_per_prompt + 1,
+            "last_number": self.options.tasks_per_request,
+        }
+        if self.options.form != "text":
+            about["form"] = self.options.form
+        return about if topic is None else {**about, "topic": topic}
+
+    def _text(self, shown: Sequence[SeedTask], topic: str | None) -> str:
+        options = self.options
+        prompt = self._prompt.replace("{count}", str(options.tasks_per_request))
+        prompt = prompt.replace("{shown}", str(options.seeds_per_prompt))
+        wishes = _wishes(options, topic, asks_language="{language}" in prompt)
+        prompt = with_wishes(prompt.replace("{language}", options.language or ENGLISH), wishes)
+        return encode_prompt(prompt, shown) if options.form == "text" else encode_json_prompt(prompt, shown)
 
 
-def request_id(index: int) -> str:
-    """The id of request number `index`; ids sort in the order of their numbers."""
-    return f"request_{index:06d}"
+def rng_of(seed: int, id: str) -> random.Random:
+    """The random stream of one request, a function of the data seed and its id alone."""
+    digest = hashlib.sha256(f"{seed}:{id}".encode()).digest()
+    return random.Random(int.from_bytes(digest, "big"))
 
 
-def request_number(id: str) -> int:
-    """The number of the request with this id."""
-    return int(id.rpartition("_")[2])
+def _wishes(options: AlpacaDataGen, topic: str | None, *, asks_language: bool) -> list[str]:
+    """Sentences of the knobs that are set, in the wording that the embedded teacher understands too."""
+    wishes = []
+    if options.input_share is not None:
+        wishes.append(f"About {100 * options.input_share:.0f} % of the tasks have an input.")
+    if options.language and not asks_language:
+        wishes.append(f"Write in {options.language}.")
+    if topic is not None:
+        wishes.append(f"Every task is about: {topic}.")
+    return wishes
+
+
+def with_wishes(prompt: str, wishes: Sequence[str]) -> str:
+    """The prompt with the sentences before its last line, the heading of the list."""
+    if not wishes:
+        return prompt
+    body, _, heading = prompt.rstrip().rpartition("\n")
+    return f"{body.rstrip()}\n\n{' '.join(wishes)}\n\n{heading}\n"
 
 
 def encode_prompt(prompt: str, shown: Sequence[SeedTask]) -> str:
@@ -104,11 +137,20 @@ def encode_prompt(prompt: str, shown: Sequence[SeedTask]) -> str:
     return f"{prompt.rstrip()}\n{''.join(blocks)}{SEPARATOR}\n{len(shown) + 1}. Instruction:"
 
 
+def encode_json_prompt(prompt: str, shown: Sequence[SeedTask]) -> str:
+    """The prompt and the tasks shown as the first ones of a JSON object that the teacher completes."""
+    tasks = [{"instruction": _one_line(task.instruction), "input": task.input, "output": task.output} for task in shown]
+    return f"{prompt.rstrip()}\n{json.dumps({'tasks': tasks}, ensure_ascii=False, indent=1)}"
+
+
 def _block(number: int, task: SeedTask) -> str:
-    instruction = re.sub(r"\s+", " ", task.instruction).strip().rstrip(":")
-    parts = f" {instruction}", f"\n{task.input or NO_INPUT}", f"\n{task.output}"
+    parts = f" {_one_line(task.instruction).rstrip(':')}", f"\n{task.input or NO_INPUT}", f"\n{task.output}"
     headings = "Instruction", "Input", "Output"
     return "\n".join(f"{number}. {heading}:{part}" for heading, part in zip(headings, parts, strict=True))
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
 
 
 def _check(options: AlpacaDataGen, available: int) -> None:

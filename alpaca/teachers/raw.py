@@ -93,11 +93,12 @@ def _plan_of(folder: Path) -> dict[str, Any] | None:
     """Identity and version of a stage without the size of its pool; None for whatever is no stage folder."""
     try:
         stage = json.loads((folder / STAGE).read_text(encoding="utf-8"))
-        identity, version = stage["identity"], stage.get("version")
-        data_gen = {key: value for key, value in identity["data_gen"].items() if key != "num_examples"}
+        identity, version = dict(stage["identity"]), stage.get("version")
+        if "data_gen" in identity:
+            identity["data_gen"] = {key: value for key, value in identity["data_gen"].items() if key != "num_examples"}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return {"version": version, "identity": {**identity, "data_gen": data_gen}}
+    return {"version": version, "identity": identity}
 
 
 def _complete_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,136 @@
+"""What a teacher's tokens cost, by a dated table; what is not in the table has no price, and no money is made up.
+
+The table says what a provider lists. Taxes, discounts, cache writes and rounding by the provider are not in it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from alpaca.config import Teacher
+from alpaca.errors import UserError
+
+TABLE = Path(__file__).with_name("prices.yaml")
+KEY = "spend.prices"
+OPENAI_HOST = "api.openai.com"
+MILLION = 1e6
+FORM = "date, source, and hosts: {HOST: {models: {MODEL: {input: USD, output: USD}}}}, per million tokens"
+FREE = "free"
+FREE_KINDS = ("programmatic", "replay", FREE)
+"""Kinds of teachers that cost nothing: a program of this project, answers paid for before, moderation endpoints."""
+OWN_KINDS = ("local", "vllm")
+"""Kinds that run on the user's own machine: their price is not known here."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Price:
+    """US dollars per million tokens; `tiers` multiplies them by the service tier that the provider says it used."""
+
+    input: float
+    output: float
+    cached_input: float
+    date: str
+    tiers: dict[str, float] = field(default_factory=dict)
+    tier: str | None = None
+    """The tier of every answer where it is known before (batch)."""
+
+    def usd(self, row: dict[str, Any]) -> float:
+        """The cost of one answer or failed try with its token counts; reasoning tokens are completion tokens."""
+        cached = min(row.get("cached_tokens") or 0, row["prompt_tokens"])
+        full = (row["prompt_tokens"] - cached) * self.input + cached * self.cached_input
+        tier = self.tier or row.get("service_tier")
+        both: float = full + row["completion_tokens"] * self.output
+        return both / MILLION * self.tiers.get(str(tier), 1.0)
+
+
+def price_of(teacher: Teacher, path: str | None = None) -> Price | None:
+    """The price of this teacher's tokens, None where the table does not know it.
+
+    path: a YAML file in the form of prices.yaml; None: that one. Raises UserError for a file that does not fit.
+    """
+    table = load_table(path)
+    if teacher.kind in FREE_KINDS:
+        return Price(input=0.0, output=0.0, cached_input=0.0, date=str(table["date"]))
+    model = getattr(teacher, "model", None)
+    if teacher.kind in OWN_KINDS or not isinstance(model, str):
+        return None
+    host = table["hosts"].get(_host(teacher))
+    found = _entry(host["models"], model) if host else None
+    if host is None or found is None:
+        return None
+    tier = "batch" if teacher.kind == "openai_batch" else None
+    return Price(
+        input=float(found["input"]),
+        output=float(found["output"]),
+        cached_input=float(found.get("cached_input", found["input"])),
+        date=str(table["date"]),
+        tiers={name: float(share) for name, share in host.get("tiers", {}).items()},
+        tier=tier,
+    )
+
+
+def load_table(path: str | None) -> dict[str, Any]:
+    """The checked table. Raises one UserError with every problem of the file."""
+    place = Path(path).expanduser() if path else TABLE
+    try:
+        table = yaml.safe_load(place.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(what=f"cannot read {place}: {reason}", where=KEY, remedy=f"a YAML file with {FORM}") from error
+    if problems := _problems(table):
+        raise UserError(what="\n    ".join(problems), where=f"{KEY}={place}", remedy=FORM)
+    return dict(table)
+
+
+def _problems(table: Any) -> list[str]:
+    if not isinstance(table, dict):
+        return [f"a YAML {type(table).__name__}, expected a map"]
+    problems = [f'"{name}" is missing' for name in ("date", "source", "hosts") if name not in table]
+    hosts = table.get("hosts", {})
+    if not isinstance(hosts, dict):
+        return [*problems, '"hosts" is no map']
+    for host, entry in hosts.items():
+        models = entry.get("models") if isinstance(entry, dict) else None
+        if not isinstance(models, dict):
+            problems.append(f'"hosts.{host}.models" is no map')
+            continue
+        tiers = {f"tiers.{name}": value for name, value in (entry.get("tiers") or {}).items()}
+        numbers = {f"models.{model}.{name}": value for model, prices in models.items()
+                   for name, value in _numbers(prices)}  # fmt: skip
+        problems += [
+            f'"hosts.{host}.{name}" is {value!r}, expected a number from 0'
+            for name, value in {**tiers, **numbers}.items()
+            if not _is_price(value)
+        ]
+    return problems
+
+
+def _numbers(prices: Any) -> list[tuple[str, Any]]:
+    if not isinstance(prices, dict):
+        return [("input", prices)]
+    return [(name, prices.get(name)) for name in ("input", "output")] + [
+        (name, value) for name, value in prices.items() if name not in ("input", "output")
+    ]
+
+
+def _is_price(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def _host(teacher: Teacher) -> str:
+    base_url = getattr(teacher, "base_url", None)
+    return (urlsplit(base_url).hostname or "") if base_url else OPENAI_HOST
+
+
+def _entry(models: dict[str, Any], model: str) -> Any:
+    """The model itself, else the stem that it is a dated version of ("gpt-4o-mini-2024-07-18")."""
+    if model in models:
+        return models[model]
+    stem, _, version = model.partition("-20")
+    return models.get(stem) if version[:2].isdigit() else None
