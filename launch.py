@@ -75,6 +75,7 @@ def main() -> None:
     groups.register()
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal stops the stages too, which stay resumable
         signal.signal(number, _stop)
+    sys.argv[1:] = compose.in_hydras_words(sys.argv[1:])
     flags = {word for word in sys.argv[1:] if word.startswith("-")}
     overrides = tuple(word for word in sys.argv[1:] if not word.startswith("-"))
     if not flags - OWN_FLAGS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from alpaca.teachers.openai import OPENAI_URL, key_for, url_problem
 from alpaca.teachers.prices import price_of
 
 SOURCE_NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*")
+FOLDERS = ("model.path", "teacher.path")
+"""Content leaves that are folders of weights; all others are files."""
 BYTES_PER_PARAMETER = 16
 """fp32 weights, gradients and two AdamW states."""
 
@@ -73,9 +75,12 @@ def contradictions(run: Run, names: dict[str, Iterable[str]]) -> list[UserError]
     return [*single, *(problem for rule, keys in rules.items() if not wrong & set(keys) for problem in rule(run))]
 
 
-def machine_lacks(run: Run) -> list[UserError]:
-    """What keeps this configuration from running here: an error for a real local run, a warning in a dry run."""
-    return [*_processes(run), *_memory(run), *_weights(run), *_key(run)]
+def machine_lacks(run: Run, stages: Collection[str]) -> list[UserError]:
+    """What keeps these stages of a run from running here: an error for a real local run, a warning in a dry run."""
+    problems: list[UserError] = []
+    if "train" in stages:
+        problems += [*_processes(run), *_memory(run), *_weights(run)]
+    return [*problems, *_key(run, stages)]
 
 
 def _leaf_rules(run: Run) -> Iterator[UserError]:
@@ -146,8 +151,8 @@ def _sources(run: Run) -> Iterator[UserError]:
         place = Path(leaf.value).expanduser() if leaf.mark == "content" and leaf.value else None
         if leaf.mark == "content" and leaf.value == "":
             yield UserError(what="empty path", where=leaf.path, remedy=f"give a path, or {leaf.path}=null")
-        elif place is not None and place.exists() and place.is_dir() != (leaf.path == "model.path"):
-            kind = "a folder in the transformers format" if leaf.path == "model.path" else "a file"
+        elif place is not None and place.exists() and place.is_dir() != (leaf.path in FOLDERS):
+            kind = "a folder in the transformers format" if leaf.path in FOLDERS else "a file"
             remedy = f"give {kind}"
             if given.is_data_set(leaf.path):
                 remedy += f", or the folder of a finished stage that made {given.EXAMPLES}"
@@ -325,13 +330,13 @@ def _metrics(name: str, item: Evaluation) -> Iterator[UserError]:
         )
 
 
-def _key(run: Run) -> Iterator[UserError]:
+def _key(run: Run, stages: Collection[str]) -> Iterator[UserError]:
     """Keys that stages of this run will want; a teacher that has a URL or may have one is asked over the network."""
-    asks = isinstance(run.data_gen, AskedDataGen) or run.data.selection == "judge_score"
+    asks = (isinstance(run.data_gen, AskedDataGen) and "sample" in stages) or "rate" in stages
     urls = []
     if asks and hasattr(run.teacher, "base_url"):
         urls.append(run.teacher.base_url)
-    if run.data.moderation == "openai":
+    if "moderate" in stages:
         urls.append(run.data.moderation_url)
     for url in dict.fromkeys(urls):
         try:

@@ -7,6 +7,7 @@ stop at the first problem and would accept `+unknown=1`, so overrides are checke
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,12 +27,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alpaca import checks, evalsets, groups, metrics
 from alpaca.checks import nearest
-from alpaca.config import Run
+from alpaca.config import EvolveDataGen, ReanswerDataGen, ReleasedDataGen, Run, Weighted
 from alpaca.curation import filters
 from alpaca.errors import ConfigurationErrors, UserError
+from alpaca.records.given import data_file
 from alpaca.runtime.budget import Budget
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+SOURCES = "data_gen.sources"
+"""The one node whose names are the user's own: `+data_gen.sources.NAME.KEY=VALUE` adds a part of a mixture."""
 
 
 def version_base() -> dict[str, str]:
@@ -44,7 +48,7 @@ def parse(overrides: Sequence[str], known: Callable[[], list[str]] = list) -> tu
     good: list[Override] = []
     problems: list[UserError] = []
     parser = OverridesParser.create()
-    for text in overrides:
+    for text in in_hydras_words(overrides):
         try:
             override = parser.parse_override(text)
         except HydraException as error:
@@ -53,7 +57,7 @@ def parse(overrides: Sequence[str], known: Callable[[], list[str]] = list) -> tu
             )
             continue
         adds = override.is_add() or override.is_force_add()
-        if (adds and override.key_or_group != "sweep") or override.is_delete():
+        if (adds and override.key_or_group not in ("sweep", SOURCES)) or override.is_delete():
             problems.append(
                 UserError(
                     what="keys can be set, not added or deleted", where=text, remedy=_how_to_set(override, known())
@@ -62,6 +66,26 @@ def parse(overrides: Sequence[str], known: Callable[[], list[str]] = list) -> tu
         else:
             good.append(override)
     return good, problems
+
+
+def in_hydras_words(overrides: Iterable[str]) -> list[str]:
+    """The overrides with new parts of a mixture as one map each, the one way in which Hydra can add them.
+
+    `+data_gen.sources.NAME.KEY=VALUE` and `data_gen.sources={NAME: ...}` become `+data_gen.sources={NAME: ...}`.
+    """
+    return [_as_map(text) for text in overrides]
+
+
+def _as_map(text: str) -> str:
+    key, _, value = text.partition("=")
+    plain = key.lstrip("+")
+    if plain == SOURCES and value.lstrip().startswith("{"):
+        return f"+{plain}={value}"
+    if plain != key and plain.startswith(f"{SOURCES}."):
+        for name in reversed(plain.removeprefix(f"{SOURCES}.").split(".")):
+            value = f"{{{name}: {value}}}"
+        return f"+{SOURCES}={value}"
+    return text
 
 
 def _how_to_set(override: Override, known: list[str]) -> str:
@@ -164,7 +188,7 @@ class Composer:
                 with self._hydra():
                     self._bases[chosen] = hydra_compose("config", overrides=list(chosen))
             except (HydraException, OmegaConfBaseException) as error:
-                self._add([UserError(what=_first_line(error), where=" ".join(chosen) or str(self.conf))])
+                self._add([_in_file(error, " ".join(chosen) or str(self.conf))])
                 self._bases[chosen] = None
         return self._bases[chosen]
 
@@ -181,15 +205,20 @@ class Composer:
     def _apply(self, config: DictConfig, item: Override) -> None:
         key = item.key_or_group
         known = known_keys(config)
+        if key == SOURCES and key in known:
+            wrong = list(_source_problems(item.value()))
+            self._add(wrong)
+            if wrong:
+                return
         if key not in known:
             where = f"{key}={item.get_value_element_as_str()}"
-            remedy = _nearest_key(key, [*known, *self.group_names()])
+            remedy = _how_to_add(key, known) or _nearest_key(key, [*known, *self.group_names()])
             if key.partition(".")[0] not in self._without_option:  # else the unknown option is the problem
                 self._unknown.setdefault(key, UserError(what="no such key", where=where, remedy=remedy))
             return
         self._known.add(key)
         try:
-            OmegaConf.update(config, key, item.value())
+            OmegaConf.update(config, key, item.value(), force_add=key == SOURCES)
         except OmegaConfBaseException as error:
             self._add(
                 [
@@ -225,6 +254,35 @@ class Composer:
         raise TypeError(f"conf/config.yaml composed to {type(run).__name__}, expected Run")
 
 
+def _how_to_add(key: str, known: list[str]) -> str:
+    """The way out for a key below `SOURCES`; empty for other keys, and for a typo in a part that is there."""
+    part = ".".join(key.split(".")[:3])
+    if not f"{key}.".startswith(f"{SOURCES}.") or part in known:
+        return ""
+    if SOURCES not in known:
+        return "only data_gen=mixture has sources"
+    return f"did you mean one of those that are there, or +{key}=VALUE for a new one?"
+
+
+def _source_problems(value: Any) -> Iterator[UserError]:
+    """Names and keys of parts of a mixture that cannot be; a wrong type is found when they are set."""
+    keys = [item.name for item in dataclasses.fields(Weighted)]
+    for name, part in (value if isinstance(value, dict) else {SOURCES: value}).items():
+        where = f"{SOURCES}.{name}"
+        if not isinstance(name, str):
+            yield UserError(what=f"{name!r} cannot be a name", where=where, remedy="begin it with a letter")
+            continue
+        if not isinstance(part, dict):
+            yield UserError(
+                what=f"{part!r} is no data set", where=SOURCES if part is value else where,
+                remedy=f"write {SOURCES}={{NAME:{{path:FILE,weight:2}}}}",
+            )  # fmt: skip
+            continue
+        for key in part:
+            if key not in keys:
+                yield UserError(what="no such key", where=f"{where}.{key}", remedy=nearest(str(key), keys))
+
+
 def _nearest_key(key: str, known: list[str]) -> str:
     """The nearest keys; where none is near, the keys beside it rather than all there are."""
     text = nearest(key, known)
@@ -240,7 +298,10 @@ def _nearest_key(key: str, known: list[str]) -> str:
 
 
 def _normalise(run: Run) -> None:
-    """One spelling per meaning ("3epochs" and "3 epochs"), so that equal work has equal keys."""
+    """One spelling per meaning ("3epochs" and "3 epochs", a folder and its file), so that equal work has equal keys."""
+    for source in (run.data_gen, *getattr(run.data_gen, "sources", {}).values()):
+        if isinstance(source, (ReleasedDataGen, ReanswerDataGen, EvolveDataGen)) and source.path:
+            source.path = str(data_file(source.path))
     if re.search(r"\d", run.train.budget):
         try:
             run.train.budget = Budget.parse(run.train.budget).canonical()
@@ -270,6 +331,25 @@ def known_names() -> dict[str, Iterable[str]]:
 def value_of(config_value: Any) -> Any:
     """A parsed override's value as plain Python."""
     return OmegaConf.to_container(config_value) if isinstance(config_value, (DictConfig, ListConfig)) else config_value
+
+
+def _in_file(error: Exception, where: str) -> UserError:
+    """What is wrong in a YAML file of conf/, out of the lines of Hydra's message: file, problem, key and class."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = dict(line.split(": ", 1) for line in lines[2:] if ": " in line)
+    told |= dict(line.split("=", 1) for line in lines[2:] if line.startswith("object_type="))
+    if not lines or "full_key" not in told:
+        return UserError(what=_first_line(error), where=where)
+    schema = _schemas().get(told.get("object_type", ""))
+    known = [item.name for item in dataclasses.fields(schema)] if schema and lines[1].startswith("Key ") else []
+    remedy = nearest(told["full_key"].rpartition(".")[2], known) if known else ""
+    return UserError(what=f"{lines[0].partition(':')[0]}, {told['full_key']}: {lines[1]}", where=where, remedy=remedy)
+
+
+def _schemas() -> dict[str, type]:
+    """Name -> class of every schema that a file of conf/ can have."""
+    variants = (kind for table in groups.VARIANTS.values() for kind in table.values())
+    return {kind.__name__: kind for kind in (*groups.SINGLE.values(), *variants, Weighted)}
 
 
 def _first_line(error: Exception) -> str:

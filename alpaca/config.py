@@ -241,6 +241,8 @@ class Teacher:
     """Tries of one request before the stage gives up."""
     timeout: float = how(120.0, least=0.001)
     """Seconds that one try may take."""
+    drain: float | None = how(None, least=0.0)
+    """Seconds that what is in flight may still take once nothing more is wanted; null: as long as a try."""
     preflight: bool = how(True)
     """Find out with a few tiny requests, before the first real one, what the teacher honours."""
 

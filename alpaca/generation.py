@@ -7,7 +7,7 @@ interruption changes what an item gets (up to ties in floating point).
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
@@ -34,6 +36,8 @@ class Decoding:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    presence_penalty: float = 0.0
+    """Taken off the logit of every token that the answer holds already (OpenAI's definition)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +46,12 @@ class Request:
 
     id: str
     prompt: str
+    templated: bool = False
+    """The prompt comes from a chat template, so it holds its special tokens already."""
+    max_new_tokens: int | None = None
+    """Less than the decoding's, for this answer alone."""
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +63,7 @@ class Generated:
     new_tokens: int
     """The end of sequence included."""
     finish_reason: str
-    """"stop" at the end of sequence, "length" at max_new_tokens."""
+    """"stop" at the end of sequence or before a stop string, "length" at max_new_tokens."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,6 +72,8 @@ class Generator:
 
     model: Any
     tokenizer: Any
+    ends: tuple[int, ...] = ()
+    """Tokens that end an answer besides the tokenizer's end of sequence (chat models have several)."""
 
     @classmethod
     def load(cls, folder: Path) -> Generator:
@@ -80,17 +92,31 @@ class Generator:
 
     def batches(self, requests: Sequence[Request], size: int) -> list[list[int]]:
         """Indices of the requests, cut into batches of similar prompt length; longest first."""
-        lengths = [len(ids) for ids in self.tokenizer([request.prompt for request in requests]).input_ids]
+        lengths = [len(ids) for ids in self.prompt_ids(requests)]
         order = sorted(range(len(requests)), key=lambda index: (-lengths[index], index))
         return [order[start : start + size] for start in range(0, len(order), size)]
 
-    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Generated]:
-        """Answers one batch, in its order."""
-        inputs = self._padded([request.prompt for request in requests])
-        sampling = _sampling([request.id for request in requests], decoding)
+    def generate(
+        self, requests: Sequence[Request], decoding: Decoding, halted: Callable[[], bool] | None = None
+    ) -> list[Generated]:
+        """Answers one batch, in its order. halted: asked at every token; all answers end there once it is true."""
+        inputs = self._padded(requests)
+        width = inputs["input_ids"].shape[1]
+        ending = Ending(requests, decoding, self.tokenizer, width, halted) if halted or _own(requests) else None
         with torch.inference_mode():
-            output = self.model.generate(**inputs, generation_config=self._config(decoding), logits_processor=sampling)
-        return [self._read(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+            output = self.model.generate(
+                **inputs,
+                generation_config=self._config(decoding),
+                logits_processor=_sampling([request.id for request in requests], decoding, width),
+                stopping_criteria=StoppingCriteriaList([ending] if ending else []),
+            )
+        rows = output[:, width:].tolist()
+        if ending is None:
+            return [self._read(row) for row in rows]
+        return [
+            self._read(row[:length], each.stop)
+            for row, length, each in zip(rows, ending.lengths, requests, strict=True)
+        ]
 
     def generate_all(self, requests: Sequence[Request], decoding: Decoding, size: int) -> list[Generated]:
         """Answers all requests in batches of `size`, in the order of the requests."""
@@ -100,10 +126,17 @@ class Generator:
             found.update(zip(indices, answers, strict=True))
         return [found[index] for index in range(len(requests))]
 
-    def _padded(self, prompts: list[str]) -> dict[str, torch.Tensor]:
-        """ids and attention, [prompts, longest prompt], padded on the left; without an end of sequence."""
-        eos, pad = self.tokenizer.eos_token_id, self._pad()
-        rows = [ids[:-1] if ids and ids[-1] == eos else ids for ids in self.tokenizer(prompts).input_ids]
+    def prompt_ids(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Tokens of each prompt as the model sees them, without an end of sequence."""
+        eos, found = self.tokenizer.eos_token_id, list[list[int]]()
+        for request in requests:
+            ids = self.tokenizer(request.prompt, add_special_tokens=not request.templated).input_ids
+            found.append(ids[:-1] if ids and ids[-1] == eos and not request.templated else ids)
+        return found
+
+    def _padded(self, requests: Sequence[Request]) -> dict[str, torch.Tensor]:
+        """ids and attention, [prompts, longest prompt], padded on the left."""
+        pad, rows = self._pad(), self.prompt_ids(requests)
         length = max(map(len, rows))
         ids = torch.tensor([[pad] * (length - len(row)) + row for row in rows])
         attention = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
@@ -116,30 +149,94 @@ class Generator:
             do_sample=False,
             pad_token_id=self._pad(),
             bos_token_id=self.tokenizer.bos_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=sorted({self.tokenizer.eos_token_id, *self.ends}),
         )
 
     def _pad(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
-    def _read(self, ids: list[int]) -> Generated:
-        eos = self.tokenizer.eos_token_id
-        stopped = eos in ids
-        ids = ids[: ids.index(eos) + 1] if stopped else ids
-        text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        return Generated(text=text, new_tokens=len(ids), finish_reason="stop" if stopped else "length")
+    def _read(self, ids: list[int], stop: tuple[str, ...] = ()) -> Generated:
+        """What the tokens of one answer say, up to the first end of sequence or stop string."""
+        ends = {self.tokenizer.eos_token_id, *self.ends}
+        end = next((place for place, token in enumerate(ids) if token in ends), None)
+        ids = ids if end is None else ids[: end + 1]
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        cut = min((place for each in stop if (place := text.find(each)) >= 0), default=None)
+        reason = "length" if end is None and cut is None else "stop"
+        return Generated(text=text[:cut].strip(), new_tokens=len(ids), finish_reason=reason)
 
 
-def _sampling(ids: Sequence[str], decoding: Decoding) -> LogitsProcessorList:
-    """Nothing for greedy decoding, else temperature, nucleus (Holtzman et al., arXiv 1904.09751) and the draw."""
+def _own(requests: Sequence[Request]) -> bool:
+    """Whether any answer ends by a rule of its own."""
+    return any(request.stop or request.max_new_tokens is not None for request in requests)
+
+
+class Ending(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
+    """Ends each row at its own length or stop string; `lengths` are the tokens until then.
+
+    A row that has ended is padded until the last one has, and what is padding and what was written can look the same.
+    """
+
+    SLACK = 4  # tokens beside those of the stop string, since a tokenizer may drop a space before the first one
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        decoding: Decoding,
+        tokenizer: Any,
+        width: int,
+        halted: Callable[[], bool] | None = None,
+    ) -> None:
+        most = decoding.max_new_tokens
+        self.lengths = [min(most, request.max_new_tokens or most) for request in requests]
+        self._stops = [request.stop for request in requests]
+        self._tokenizer, self._width, self._halted = tokenizer, width, halted
+        self._done = [False] * len(requests)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **options: Any) -> torch.Tensor:
+        """input_ids: [rows, prompt + tokens so far]; which rows have ended, [rows]."""
+        made, halted = input_ids.shape[1] - self._width, self._halted is not None and self._halted()
+        for row, done in enumerate(self._done):
+            if not done and (halted or made >= self.lengths[row] or self._stopped(input_ids[row], self._stops[row])):
+                self._done[row], self.lengths[row] = True, made
+        return torch.tensor(self._done, device=input_ids.device)
+
+    def _stopped(self, ids: torch.Tensor, stop: tuple[str, ...]) -> bool:
+        if not stop:
+            return False
+        # A token is at least one byte, so the string cannot begin before these.
+        reach = max(len(each.encode()) for each in stop) + self.SLACK
+        tail = self._tokenizer.decode(ids[self._width :][-reach:].tolist(), skip_special_tokens=True)
+        return any(each in tail for each in stop)
+
+
+def _sampling(ids: Sequence[str], decoding: Decoding, width: int) -> LogitsProcessorList:
+    """Nothing for greedy decoding, else temperature, nucleus (Holtzman et al., arXiv 1904.09751) and the draw.
+
+    width: length of the padded prompts.
+    """
     processors = LogitsProcessorList()
+    if decoding.presence_penalty:
+        processors.append(Presence(decoding.presence_penalty, width))
     if decoding.temperature > 0:
         processors.append(TemperatureLogitsWarper(decoding.temperature))
         if decoding.top_p < 1:
             processors.append(TopPLogitsWarper(decoding.top_p))
         processors.append(Draw([random.Random(derive(decoding.seed, "sampling", each)) for each in ids]))
     return processors
+
+
+class Presence:
+    """A logits processor: lowers the logits of the tokens that the answer, not the prompt, holds already."""
+
+    def __init__(self, penalty: float, width: int) -> None:
+        self.penalty, self.width = penalty, width
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """scores: [rows, vocabulary] logits; returns the same shape."""
+        present = torch.zeros_like(scores).scatter(1, input_ids[:, self.width :], 1.0)
+        return scores - self.penalty * present
 
 
 class Draw:

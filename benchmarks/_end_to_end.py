@@ -81,10 +81,10 @@ def kills(folder: Path, count: int, times: int, say: Say) -> dict[str, float]:
 
 
 def _run_killed(folder: Path, count: int, after: float | None) -> float:
-    """Both stages in a process of their own, killed after so many seconds; its seconds, 0.0 when it had ended before."""
-    code = f"from pathlib import Path; from benchmarks._end_to_end import *; " \
+    """Both stages in a process of their own, killed after so many seconds; its seconds, 0.0 where it ended before."""
+    code = f"from pathlib import Path; from _end_to_end import *; " \
         f"stages(Path({str(folder)!r}), {count}, latency=LATENCY)"  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "benchmarks")))}
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True

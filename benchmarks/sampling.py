@@ -1,4 +1,4 @@
-"""Sampling: 52,000 examples end to end, the rate under latency and faults, kills, parity with the original, the forecast.
+"""Sampling: 52,000 examples end to end, the rate under latency and faults, kills, parity, the forecast of the cost.
 
     python benchmarks/sampling.py [--quick]
 
@@ -30,7 +30,9 @@ from pathlib import Path
 # The script is run from a checkout that need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import _end_to_end, _parity, _teachers_bench
+import _end_to_end
+import _parity
+import _teachers_bench
 
 
 def say(text: str) -> None:
@@ -46,7 +48,7 @@ def main() -> None:
         place = Path(scratch)
         found |= _end_to_end.fill(place / "fill", 2_000 if quick else 52_000, say)
         found |= _end_to_end.kills(place / "kills", 300 if quick else 3_000, 2 if quick else 20, say)
-    found |= _parity.differences(quick=quick, say=say)
+    found |= _parity.parity(30 if quick else 300)
     found |= _teachers_bench.ideal_share(requests=200 if quick else 1_000, latency=0.2 if quick else 1.0, say=say)
     found |= _teachers_bench.under_faults(requests=60 if quick else 1_000, quick=quick, say=say)
     print(json.dumps(found))

@@ -27,28 +27,34 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     if first.dry_run:
         _show_plan(sweep, session, out)
         return 0
-    to_train = [
-        run
+    lacks = {
+        problem.text(): problem
         for run, roles in zip(sweep.runs, graph.runs, strict=True)
-        if not artifacts.is_finished(session.folders[roles["train"]])
-    ]
-    lacks = {problem.text(): problem for run in to_train for problem in checks.machine_lacks(run)}
+        for problem in checks.machine_lacks(run, _unfinished(session, roles))
+    }
     if lacks:
         raise ConfigurationErrors(lacks.values())
     prepare.verify_cached(session)
     prepare.freeze_stages(session)
     outcome = _run_stages(session, out)
     prepare.verify_cached(session)
-    if not _has_scores(session):
+    if not _has_results(session):
         return _conclude(session, outcome, None, out)
     page, made = _report(sweep, session, outcome, overrides, out)
     return _conclude(session, outcome, page if made else None, out)
 
 
-def _has_scores(session: Session) -> bool:
-    """Whether there is anything to show."""
-    scores = [key for key, node in session.plan.nodes.items() if node.stage == "score"]
-    return any(artifacts.is_finished(session.folders[key]) for key in scores)
+def _unfinished(session: Session, roles: dict[str, str]) -> set[str]:
+    """The kinds of stages that a run still has to do."""
+    return {
+        session.plan.nodes[key].stage for key in roles.values() if not artifacts.is_finished(session.folders[key])
+    }
+
+
+def _has_results(session: Session) -> bool:
+    """Whether there is anything to show: something of the last kind of stage is done, and it is no raw pool."""
+    last = [key for key, node in session.plan.nodes.items() if node.stage == session.run.until != "sample"]
+    return any(artifacts.is_finished(session.folders[key]) for key in last)
 
 
 def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
@@ -60,7 +66,11 @@ def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
     )
     for text in notes(sweep):
         out.print(f"note: {text}", markup=False)
-    warnings = {problem.text() for run in sweep.runs for problem in checks.machine_lacks(run)}
+    warnings = {
+        problem.text()
+        for run, roles in zip(sweep.runs, session.plan.runs, strict=True)
+        for problem in checks.machine_lacks(run, {session.plan.nodes[key].stage for key in roles.values()})
+    }
     try:
         prepare.verify_cached(session)
     except ArtifactError as error:
@@ -128,9 +138,10 @@ def _page_folder(sweep: Sweep, session: Session) -> Path:
     if sweep.is_sweep:
         return session.output / "sweeps" / sweep.name
     roles = session.plan.runs[0]
-    scores = "".join(key for role, key in sorted(roles.items()) if role.startswith("score:"))
-    digest = canonical.key_of("run", 1, {"scores": scores}, {})[: artifacts.KEY_DIGITS]
-    return session.output / "runs" / f"{session.run.model.name}-{digest}"
+    last = "".join(key for role, key in sorted(roles.items()) if role.partition(":")[0] == session.run.until)
+    digest = canonical.key_of("run", 1, {"scores": last}, {})[: artifacts.KEY_DIGITS]
+    name = "data" if session.run.until == "curate" else session.run.model.name
+    return session.output / "runs" / f"{name}-{digest}"
 
 
 def _is_current(folder: Path, key: str) -> bool:
@@ -155,6 +166,8 @@ def command(overrides: Sequence[str], is_sweep: bool) -> str:
 def notes(sweep: Sweep) -> list[str]:
     """What the choices brought along, for the plan and the page."""
     run = sweep.runs[0]
+    if run.until in ("sample", "curate"):
+        return [f"ends with the stage {run.until} (until={run.until}): nothing is trained"]
     chosen = (
         f"{run.model.name}: {run.train.budget}, global batch {run.train.global_batch}, {run.optimizer.kind} at "
         f"{run.optimizer.lr:g} ({run.optimizer.schedule}), precision {run.precision.compute}, "

@@ -1,4 +1,8 @@
-"""The report: one self-contained HTML page per run and per sweep, with the numbers beside it as JSON and CSV."""
+"""The report: one self-contained HTML page per run and per sweep, with the numbers beside it as JSON and CSV.
+
+Every data set has a card of its own below data/, as a page and as Markdown. Where the points end with their data sets
+(until=curate) the card, or the comparison of the cards, is the page.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run(config: ReportConfig, context: Context) -> None:
-    """Writes report.html, results.json and results.csv into `context.folder`.
+    """Writes report.html, results.json, results.csv and data/NAME.html and .md into `context.folder`.
 
     `context.parents` maps the folders that the points name to their paths. One that is missing belongs to a stage that
     did not finish: the page is made of what there is and names what is missing. Links are relative to the folder, so

@@ -20,7 +20,7 @@ def sentence(results: Results) -> str:
     """The mean of each level with its interval and n; never a number alone."""
     levels = results.measured
     if not levels:
-        return "No run has finished scoring, so there is no answer yet."
+        return _nothing_scored(results)
     head = wording.metric_in_full(results.main)
     if len(levels) == 1:
         of_level = f" at {wording.factors(levels[0].factors)}" if levels[0].factors else ""
@@ -30,6 +30,13 @@ def sentence(results: Results) -> str:
     else:
         body = _listing(results)
     return f"{head[0].upper()}{head[1:]}{body}; {_counts(results)}."
+
+
+def _nothing_scored(results: Results) -> str:
+    asked = any(role.startswith("score:") for outcome in results.outcomes for role in outcome.folders)
+    if asked:
+        return "No run has finished scoring, so there is no answer yet."
+    return f"{wording.plural(len(results.outcomes), 'run')} without an evaluation, so nothing is compared here."
 
 
 def method(results: Results) -> str:

@@ -1,36 +1,34 @@
-"""The data cards: where the training examples come from and what happened on the way."""
+"""The data sets of a report: a page of its own for each, a short section, and a table that compares them."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from markupsafe import Markup
-
-from alpaca.report import figures, wording
-from alpaca.report.folders import Folder
+from alpaca.curation import dependency
+from alpaca.report import datacard, html, markdown, measures, wording
+from alpaca.report.blocks import Block, Cell, Link, Table, Text
+from alpaca.report.folders import Folder, Library
+from alpaca.report.material import Material, by_role
 from alpaca.report.results import Outcome
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """One filter: what it dropped, what it kept; `share` of the pool kept, in percent."""
-
-    name: str
-    dropped: int
-    kept: int
-    share: float
+PAGES = "data"
+"""Folder of the cards, beside report.html."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subset:
-    """One training set made from the pool."""
+    """One training set made from a pool; `page` is its card, relative to report.html."""
 
     runs: str
     folder: Folder
     size: int
     with_input: str
+    page: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,15 +38,91 @@ class DataCard:
     title: str
     facts: list[tuple[str, str]]
     warning: str
-    pool: int
-    steps: list[Step]
+    steps: Table
     subsets: list[Subset]
-    figure: Markup | None
-    lengths: list[tuple[str, list[str]]]
-    examples: list[dict[str, Any]]
 
 
-def data_cards(outcomes: list[Outcome]) -> list[DataCard]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """The numbers of a data set that others can be compared by; None where they were not recorded."""
+
+    data_set: str
+    used_by: str
+    size: int
+    kept_share: float | None
+    """Candidates that passed every step but the last choice of a size."""
+    distinct_2: float | None
+    """Of the outputs; it falls with the size."""
+    distinct_2_fixed: float | None
+    """Of the first 5,000 words of the outputs."""
+    compression: float | None
+    """Of the outputs."""
+    median_output: float | None
+    """Words."""
+    nearest_median: float | None
+
+
+def materials(outcomes: Sequence[Outcome], *, question: str = "", command: str = "") -> list[Material]:
+    """What each finished data set's card is made from, in order of first use."""
+    found: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        folder = outcome.folders.get("curate")
+        if folder is not None and folder.document("card.json"):
+            found.setdefault(folder.name, outcome)
+    return [_material(number, outcome, question, command) for number, outcome in enumerate(found.values(), 1)]
+
+
+def _material(number: int, outcome: Outcome, question: str, command: str) -> Material:
+    curate = outcome.folders["curate"]
+    card = curate.document("card.json")
+    parsed = dependency.tally(str(row["instruction"]) for row in curate.rows("examples.jsonl"))
+    return Material(
+        number=number,
+        card=card,
+        curate=curate,
+        others=by_role(outcome.folders),
+        verbs=asdict(parsed) if parsed is not None else card.get("verbs") or {},
+        question=question,
+        command=command,
+    )
+
+
+def moved(material: Material, library: Library) -> Material:
+    """The same with links that start at the library's home."""
+    return Material(
+        number=material.number,
+        card=material.card,
+        curate=library.folder(material.curate.name),
+        others={role: library.folder(folder.name) for role, folder in material.others.items()},
+        verbs=material.verbs,
+        question=material.question,
+        command=material.command,
+    )
+
+
+def write_pages(found: Sequence[Material], report: Path, parents: dict[str, Path]) -> None:
+    """Writes data/NAME.html and data/NAME.md for each data set, and removes cards that the report no longer has."""
+    home = report / PAGES
+    home.mkdir(exist_ok=True)
+    library = Library(parents=parents, home=home)
+    for material in found:
+        document = datacard.document(moved(material, library))
+        markdown_name = f"{material.name}.md"
+        page = html.rendered("card.html", document=document, markdown=quote(markdown_name), report="../report.html")
+        html.write(home / f"{material.name}.html", page)
+        html.write(home / markdown_name, markdown.written(document))
+    wanted = {f"{material.name}{suffix}" for material in found for suffix in (".html", ".md")}
+    for path in home.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+
+
+def page_of(folder: Folder) -> str:
+    """URL of a data set's card, relative to report.html."""
+    return quote(f"{PAGES}/{folder.name.rpartition('/')[2]}.html")
+
+
+def data_cards(outcomes: Sequence[Outcome]) -> list[DataCard]:
     """One card per distinct pool and list of filters, however many sizes were cut from it."""
     groups: dict[str, dict[str, list[Outcome]]] = {}
     for outcome in outcomes:
@@ -56,12 +130,12 @@ def data_cards(outcomes: list[Outcome]) -> list[DataCard]:
         if folder is not None and folder.document("card.json"):
             groups.setdefault(_way(outcome, folder), {}).setdefault(folder.name, []).append(outcome)
     return [
-        _card(number, list(group.values()), f"Pool {number}: {_title(list(group.values()), outcomes)}")
+        _card(list(group.values()), f"Pool {number}: {_title(list(group.values()), outcomes)}")
         for number, group in enumerate(groups.values(), 1)
     ]
 
 
-def _title(subsets: list[list[Outcome]], outcomes: list[Outcome]) -> str:
+def _title(subsets: list[list[Outcome]], outcomes: Sequence[Outcome]) -> str:
     """The levels and seeds that use a pool; left out where it is all of them."""
     using = [outcome for group in subsets for outcome in group]
     levels = dict.fromkeys(wording.factors(outcome.point.factors) for outcome in using)
@@ -74,94 +148,142 @@ def _title(subsets: list[list[Outcome]], outcomes: list[Outcome]) -> str:
 
 def _way(outcome: Outcome, folder: Folder) -> str:
     """What the outcomes of one card share: the pool and every step but the last choice of a size."""
-    steps = [step for step in folder.document("card.json").get("steps", []) if step.get("name") != "selection"]
-    return json.dumps([outcome.point.stages.get("sample"), steps])
+    return json.dumps([outcome.point.stages.get("sample"), _before_selection(folder.document("card.json"))])
 
 
-def _card(number: int, subsets: list[list[Outcome]], title: str) -> DataCard:
+def _before_selection(card: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [step for step in card.get("steps") or [] if step.get("name") != "selection"]
+
+
+def _card(subsets: list[list[Outcome]], title: str) -> DataCard:
     outcome = subsets[0][0]
-    card = outcome.folders["curate"].document("card.json")
-    pool = int(card.get("pool", 0))
+    material = Material(
+        number=0,
+        card=outcome.folders["curate"].document("card.json"),
+        curate=outcome.folders["curate"],
+        others=by_role(outcome.folders),
+        verbs={},
+    )
+    card = material.card if len(subsets) == 1 else {**material.card, "steps": _before_selection(material.card)}
     return DataCard(
         title=title,
         facts=_facts(card),
-        warning=_warning(outcome, card),
-        pool=pool,
-        steps=_steps(card, pool, several=len(subsets) > 1),
+        warning=" ".join(datacard.caveats(material)),
+        steps=datacard.steps_table(card),
         subsets=[_subset(group) for group in subsets],
-        figure=_lengths_figure(card, number),
-        lengths=_length_rows(card),
-        examples=card.get("examples") or [],
     )
 
 
-def _facts(card: dict[str, Any]) -> list[tuple[str, str]]:
-    repairs = {name: number for name, number in (card.get("repairs") or {}).items() if number}
-    defects = {name: number for name, number in (card.get("defects") or {}).items() if number}
+def _facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    flaws = {name: number for name, number in (card.get("defects") or {}).items() if number}
     facts = [
         ("Source", str(card.get("source") or "")),
         ("Teacher", str(card.get("teacher") or "")),
         ("Candidates", wording.count(card.get("pool", 0))),
-        ("Defects in the source", _counted(defects)),
-        ("Repaired", _counted(repairs)),
+        ("Flaws in the source", _counted(flaws)),
     ]
     return [(name, text) for name, text in facts if text]
 
 
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')}: {number:,}" for name, number in counts.items()) or "none"
-
-
-def _warning(outcome: Outcome, card: dict[str, Any]) -> str:
-    sample = outcome.folders.get("sample")
-    kind = sample.setting("teacher", "kind") if sample is not None else None
-    if kind == "programmatic" or "programmatic" in str(card.get("teacher") or ""):
-        return (
-            "The teacher is a program that computes its answers: these examples test the pipeline and carry no "
-            "knowledge of language."
-        )
-    return ""
-
-
-def _steps(card: dict[str, Any], pool: int, *, several: bool) -> list[Step]:
-    """The filters in order; the selection of a size only where there is just one size."""
-    rows = [row for row in card.get("steps") or [] if not (several and row["name"] == "selection")]
-    return [
-        Step(
-            name=str(row["name"]).replace("_", " "),
-            dropped=row["dropped"],
-            kept=row["kept"],
-            share=100 * row["kept"] / pool if pool else 0.0,
-        )
-        for row in rows
-    ]
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{measures.in_words(name)} {number:,}" for name, number in counts.items()) or "none"
 
 
 def _subset(group: list[Outcome]) -> Subset:
     folder = group[0].folders["curate"]
     card = folder.document("card.json")
-    runs = list(dict.fromkeys(outcome.label for outcome in group))
-    shown = runs if len(runs) <= 3 else [*runs[:2], f"{len(runs) - 2} more"]
     size = int(card.get("size", 0))
     return Subset(
-        runs="; ".join(shown), folder=folder, size=size, with_input=wording.percent(card.get("with_input", 0), size)
+        runs=_runs(group),
+        folder=folder,
+        size=size,
+        with_input=wording.percent(card.get("with_input", 0), size),
+        page=page_of(folder),
     )
 
 
-def _lengths_figure(card: dict[str, Any], number: int) -> Markup | None:
-    words = card.get("words") or {}
-    histograms = {field: numbers["histogram"] for field, numbers in words.items() if numbers.get("histogram")}
-    if not histograms:
-        return None
-    alt = "Histograms of words: " + "; ".join(
-        f"{field} mean {words[field]['mean']:.1f}, longest {words[field]['max']}" for field in histograms
+def _runs(group: Sequence[Outcome]) -> str:
+    runs = list(dict.fromkeys(outcome.label for outcome in group))
+    return "; ".join(runs if len(runs) <= 3 else [*runs[:2], f"{len(runs) - 2} more"])
+
+
+def compared(found: Sequence[Material], outcomes: Sequence[Outcome]) -> list[Compared]:
+    """One row per data set."""
+    users = {
+        material.curate.name: [one for one in outcomes if one.folders.get("curate") is material.curate]
+        for material in found
+    }
+    return [_compared(material, _runs(users[material.curate.name])) for material in found]
+
+
+def _compared(material: Material, used_by: str) -> Compared:
+    card = material.card
+    pool, steps = int(card.get("pool", 0)), _before_selection(card)
+    outputs = (card.get("diversity") or {}).get("output") or {}
+    fixed = outputs.get("distinct_fixed")
+    return Compared(
+        data_set=material.name,
+        used_by=used_by,
+        size=int(card.get("size", 0)),
+        kept_share=(steps[-1]["kept"] / pool if steps else 1.0) if pool else None,
+        distinct_2=outputs["distinct"][1] if outputs else None,
+        distinct_2_fixed=fixed[1] if fixed else None,
+        compression=outputs.get("compression"),
+        median_output=((card.get("words") or {}).get("output") or {}).get("median"),
+        nearest_median=(card.get("nearest") or {}).get("p50"),
     )
-    return figures.lengths(histograms, figures.Words(x="words", y="examples", alt=alt, name=f"lengths{number}"))
 
 
-def _length_rows(card: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """Field and its mean, median, 99th percentile and maximum."""
-    return [
-        (field, [f"{numbers['mean']:.1f}", *(f"{numbers[key]:,.0f}" for key in ("median", "p99", "max"))])
-        for field, numbers in (card.get("words") or {}).items()
+def comparison(rows: Sequence[Compared]) -> list[Block]:
+    """The data sets side by side; nothing where there is only one."""
+    if len(rows) < 2:
+        return []
+    head = [
+        "data set",
+        "examples",
+        "kept",
+        "distinct\N{NON-BREAKING HYPHEN}2",
+        "of 5,000 words",
+        "compression",
+        "median output",
+        "nearest",
     ]
+    lines: list[list[Cell]] = [
+        [
+            Link(text=row.used_by, target=quote(f"{PAGES}/{row.data_set}.html")),
+            wording.count(row.size),
+            "–" if row.kept_share is None else f"{100 * row.kept_share:.1f} %",
+            _number(row.distinct_2, 3),
+            _number(row.distinct_2_fixed, 3),
+            _number(row.compression, 2),
+            _number(row.median_output, 0),
+            _number(row.nearest_median, 3),
+        ]
+        for row in rows
+    ]
+    table = Table(label="Data sets compared", head=head, rows=lines, right=frozenset(range(1, 8)))
+    return [table, Text(text=_COMPARISON, kind="fine")]
+
+
+_COMPARISON = (
+    "Each name leads to the card. Kept: the share of the candidates that passed every step but the last choice of a "
+    "size. distinct-2: of the outputs, which falls as a set grows, and of their first 5,000 words. Compression: bytes "
+    "of the outputs over bytes compressed; higher is more repetitive. Median output: words. Nearest: median ROUGE-L F "
+    "of an instruction with the nearest one before it."
+)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def in_one_sentence(found: Sequence[Material], missing: int) -> str:
+    """What a report without evaluations answers: which data sets there are."""
+    if not found:
+        return "No data set is finished yet."
+    if len(found) == 1:
+        return datacard.sentence(found[0].card)
+    sizes = sorted(int(material.card.get("size", 0)) for material in found)
+    of = f"{sizes[0]:,}" if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {sizes[-1]:,}"
+    unfinished = f"; {wording.plural(missing, 'more')} did not finish" if missing else ""
+    return f"{len(found)} data sets of {of} examples{unfinished}."

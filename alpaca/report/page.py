@@ -6,18 +6,16 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from alpaca.config import ReportConfig
-from alpaca.report import answer, figures, ledger, wording
-from alpaca.report.cards import data_cards
+from alpaca.report import answer, cards, datacard, figures, html, ledger, wording
 from alpaca.report.figures import Losses, Mark, Series, Words
 from alpaca.report.folders import Folder, Library
+from alpaca.report.material import Material
 from alpaca.report.results import LEAST_FAMILY, Level, Outcome, Results, family_intervals, gather
 from alpaca.report.samples import choose
 from alpaca.statistics import Interval
@@ -44,42 +42,77 @@ class Training:
     truncated: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """What a page is about: the runs and what they scored, and their data sets. `title` and `sentence` head it."""
+
+    config: ReportConfig
+    results: Results
+    data_sets: list[Material]
+    title: str
+    sentence: str
+
+    @property
+    def is_data_only(self) -> bool:
+        """Whether no evaluation was asked for and nothing was trained, so that the data sets are the whole result."""
+        roles = {role.partition(":")[0] for point in self.config.points for role in point.stages}
+        return "curate" in roles and not roles & {"train", "score"}
+
+
 def write_report(config: ReportConfig, context: Context) -> None:
-    """Writes report.html, results.json and results.csv; each appears whole or not at all."""
+    """Writes report.html, results.json, results.csv and the cards below data/; each appears whole or not at all."""
     library = Library(parents=context.parents, home=context.folder)
-    results = gather(config, library)
-    _write(context.folder / "results.json", json.dumps(_as_json(config, results), indent=1, ensure_ascii=False) + "\n")
-    _write(context.folder / "results.csv", _as_csv(results))
+    subject = _subject(config, library)
+    html.write(context.folder / "results.json", json.dumps(_as_json(subject), indent=1, ensure_ascii=False) + "\n")
+    html.write(context.folder / "results.csv", _as_csv(subject.results))
     context.check()
-    _write(context.folder / "report.html", render(config, results, library))
-    context.log(answer.sentence(results))
+    cards.write_pages(subject.data_sets, context.folder, context.parents)
+    html.write(context.folder / "report.html", render(subject, library))
+    context.log(subject.sentence)
 
 
-def render(config: ReportConfig, results: Results, library: Library) -> str:
-    """The page's HTML; every text of a run is escaped by the template."""
-    folders = library.of_points(config.points)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def _subject(config: ReportConfig, library: Library) -> Subject:
+    results = gather(config, library)
+    data_sets = cards.materials(results.outcomes, question=config.question, command=config.command)
+    made = Subject(
+        config=config, results=results, data_sets=data_sets, title=config.title, sentence=answer.sentence(results)
     )
-    return environment.get_template("page.html").render(
+    if not made.is_data_only:
+        return made
+    planned = {outcome.point.stages["curate"] for outcome in results.outcomes}
+    alone = len(data_sets) == 1 and not config.factors
+    return replace(
+        made,
+        title=f"Data set {data_sets[0].name}" if alone else f"{config.title}: data sets",
+        sentence=cards.in_one_sentence(data_sets, len(planned) - len(data_sets)),
+    )
+
+
+def render(subject: Subject, library: Library) -> str:
+    """The page's HTML; every text of a run is escaped by the template."""
+    config, results, data_sets = subject.config, subject.results, subject.data_sets
+    folders = library.of_points(config.points)
+    # One data set and nothing else: its card is the page.
+    alone = subject.is_data_only and len(data_sets) == 1
+    of_data = datacard.caveats(data_sets[0]) if alone else []
+    return html.rendered(
+        "page.html",
         config=config,
+        title=subject.title,
+        data_only=subject.is_data_only,
+        whole=datacard.document(data_sets[0], alone=False) if alone else None,
         results=results,
-        folders=folders,
-        wording=wording,
-        sentence=answer.sentence(results),
+        sentence=subject.sentence,
         method=answer.method(results),
         difference_method=answer.difference_method(results),
-        caveats=answer.caveats(results, folders),
+        caveats=[*of_data, *answer.caveats(results, folders)],
         main=_main_drawing(results),
         samples=choose(results),
         trainings=_trainings(results.outcomes),
         losses=_loss_drawing(results),
         pretraining=_pretraining_drawing(folders),
-        cards=data_cards(results.outcomes),
+        cards=cards.data_cards(results.outcomes),
+        compared=cards.comparison(cards.compared(data_sets, results.outcomes)),
         ledger=ledger.keep(folders),
         cut=_cut_responses(results.outcomes),
     )
@@ -217,12 +250,14 @@ def _cut_responses(outcomes: list[Outcome]) -> list[tuple[str, str]]:
     return [(name, f"{wording.percent(sum(cut), len(cut))} of {len(cut):,}") for name, cut in ends.items() if cut]
 
 
-def _as_json(config: ReportConfig, results: Results) -> dict[str, Any]:
+def _as_json(subject: Subject) -> dict[str, Any]:
+    results = subject.results
     return {
-        "title": config.title,
-        "question": config.question,
+        "title": subject.config.title,
+        "question": subject.config.question,
         "metric": results.main,
-        "answer": answer.sentence(results),
+        "answer": subject.sentence,
+        "data_sets": [asdict(one) for one in cards.compared(subject.data_sets, results.outcomes)],
         "levels": [
             {
                 "factors": level.factors,
@@ -294,9 +329,3 @@ def _cells(outcome: Outcome, metrics: list[str]) -> Iterator[Any]:
     for metric in metrics:
         interval = outcome.scores[metric].interval if metric in outcome.scores else None
         yield from (interval.estimate, interval.low, interval.high, interval.n) if interval else ("", "", "", "")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)

@@ -12,7 +12,7 @@ from typing import Any
 
 from alpaca.config import Teacher
 from alpaca.errors import UserError
-from alpaca.teachers import openai, programmatic
+from alpaca.teachers import local, openai, openai_batch, programmatic, replay, vllm
 from alpaca.teachers.base import Session, TeacherClient
 
 
@@ -22,11 +22,17 @@ class Kind:
 
     options: type[Teacher]
     opened: Callable[[Any, Session], AbstractAsyncContextManager[TeacherClient]]
+    probed: bool = True
+    """Whether what it honours is found out before the first request; not where it is known or nothing can be asked."""
 
 
 KINDS: dict[str, Kind] = {
-    "programmatic": Kind(programmatic.Programmatic, programmatic.opened),
+    "programmatic": Kind(programmatic.Programmatic, programmatic.opened, probed=False),
     "openai": Kind(openai.OpenAI, openai.opened),
+    "openai_batch": Kind(openai_batch.OpenAIBatch, openai_batch.opened, probed=False),
+    "local": Kind(local.Local, local.opened),
+    "vllm": Kind(vllm.VLLM, vllm.opened),
+    "replay": Kind(replay.Replay, replay.opened, probed=False),
 }
 """`teacher.kind` -> kind. A new teacher is one module, one line here and one YAML in conf/teacher/."""
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
+
+from alpaca.errors import TeacherError
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -46,6 +49,7 @@ class Completion:
 
     model: as the server names it. usage_estimated: the server gave no token counts, these are characters / 4.
     cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens. service_tier: as really used.
+    cut: characters that were removed because the server left a stop string and what followed it in its answer.
     """
 
     text: str
@@ -59,6 +63,7 @@ class Completion:
     service_tier: str | None = None
     server_request_id: str | None = None
     system_fingerprint: str | None = None
+    cut: int = 0
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -90,15 +95,39 @@ class TeacherClient(Protocol):
         ...
 
 
+class Cause(Enum):
+    """Why a try failed. The first two say that the server has more to do than it can."""
+
+    TURNED_AWAY = "turned away"
+    """The server did not look at the request (429, 503): trying again costs nothing but time."""
+    TIMEOUT = "timeout"
+    """No answer in time."""
+    EMPTY = "empty"
+    """A whole answer, but without text."""
+    BROKEN = "broken"
+    """Anything else: an error of the server, a lost connection, an answer of no use."""
+
+
+class RefusedRequestError(TeacherError):
+    """The server refuses the request as it is (400, 422), whoever asks: a parameter or a text that it does not take."""
+
+
 class RetryableError(Exception):
     """A try failed in a way that may heal.
 
     after: seconds that the server asked to wait, None if it did not say. usage: what the server bills although the
     answer is of no use, None if it did not say. may_be_billed: the server may have written an answer that got lost.
+    cause: why it failed, as far as the queue has to know.
     """
 
     def __init__(
-        self, reason: str, *, after: float | None = None, usage: Usage | None = None, may_be_billed: bool = False
+        self,
+        reason: str,
+        *,
+        after: float | None = None,
+        usage: Usage | None = None,
+        may_be_billed: bool = False,
+        cause: Cause = Cause.BROKEN,
     ) -> None:
         super().__init__(reason)
-        self.reason, self.after, self.usage, self.may_be_billed = reason, after, usage, may_be_billed
+        self.reason, self.after, self.usage, self.may_be_billed, self.cause = reason, after, usage, may_be_billed, cause

@@ -19,7 +19,7 @@ from alpaca.teachers.openai import OPENAI_URL, key_for, url_problem
 from alpaca.teachers.prices import FREE
 
 if TYPE_CHECKING:
-    import openai
+    from alpaca.teachers.chat import ChatClient
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,28 +41,28 @@ def openai_options(config: ModerateConfig) -> Moderation:
 @asynccontextmanager
 async def openai_opened(options: Moderation, session: Session) -> AsyncIterator[TeacherClient]:
     """A client of the endpoint; TeacherError before anything is sent when the URL is none or there is no key."""
-    from alpaca.teachers.chat import Endpoint, open_api
+    from alpaca.teachers.chat import connected
+    from alpaca.teachers.wire import Endpoint
 
     base_url = options.base_url or OPENAI_URL
     if problem := url_problem(base_url):
         raise TeacherError(what=problem, where="data.moderation_url", remedy=f"for example {OPENAI_URL}")
-    endpoint = Endpoint(base_url=base_url, model=options.model, key=key_for(base_url), timeout=options.timeout)
-    async with open_api(endpoint) as api:
-        yield ModerationClient(api, endpoint)
+    endpoint = Endpoint(
+        base_url=base_url, model=options.model, key=key_for(base_url), timeout=options.timeout, api="moderations"
+    )
+    async with connected(endpoint) as client:
+        yield ModerationClient(client, options.model)
 
 
 class ModerationClient:
     """`TeacherClient` over POST /moderations."""
 
-    def __init__(self, api: openai.AsyncOpenAI, endpoint: Any) -> None:
-        self._api, self._endpoint = api, endpoint
+    def __init__(self, client: ChatClient, model: str) -> None:
+        self._client, self._model = client, model
 
     async def complete(self, request: Request) -> Completion:
         """One try; see `TeacherClient`."""
-        from alpaca.teachers.chat import post
-
-        body = {"model": self._endpoint.model, "input": request.messages[-1].content}
-        answer = await post(self._api, self._endpoint, "/moderations", body)
+        answer, _ = await self._client.post({"model": self._model, "input": request.messages[-1].content})
         return read_moderation(answer)
 
 

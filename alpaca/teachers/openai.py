@@ -1,4 +1,4 @@
-"""Any endpoint that speaks the OpenAI chat API: OpenAI itself, vLLM, llama.cpp, `transformers serve`, hosted models."""
+"""Any endpoint that speaks the OpenAI API: OpenAI itself, vLLM, llama.cpp, `transformers serve`, hosted models."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from alpaca.config import MISSING, Teacher, what
+from alpaca.config import MISSING, Teacher, how, what
 from alpaca.errors import TeacherError
 from alpaca.teachers.base import Session, TeacherClient
+
+if TYPE_CHECKING:
+    from alpaca.teachers.wire import Endpoint
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -20,29 +24,59 @@ NO_KEY = "none"
 
 @dataclass(kw_only=True, slots=True)
 class OpenAI(Teacher):
-    """A chat model behind an OpenAI-compatible endpoint; the key is read from OPENAI_API_KEY and written nowhere."""
+    """A model behind an OpenAI-compatible endpoint; the key is read from OPENAI_API_KEY and written nowhere."""
 
     kind: str = what("openai", choices=("openai",))
     model: str = what(MISSING)
     """As the server names it; prefer a dated version, an alias moves on."""
     base_url: str | None = what(None)
     """Up to and including "/v1"; null: OpenAI's own."""
+    endpoint: str = what("chat", choices=("chat", "completions"))
+    """completions: the legacy endpoint, which continues the bare text of the prompt, as for base models."""
+    reasoning_effort: str | None = what(None)
+    """How much a reasoning model thinks ("none", "low", ...), on the chat endpoint; null: its default."""
+    send_seed: bool = what(True)
+    """Send each request's seed along, which some servers honour and a few refuse."""
+    service_tier: str | None = how(None)
+    """Speed and price class ("default", "flex", "priority", ...); null: the account's. The one used is recorded."""
 
 
 @asynccontextmanager
 async def opened(options: OpenAI, session: Session) -> AsyncIterator[TeacherClient]:
     """A client of that endpoint.
 
-    Raises TeacherError before anything is sent when the URL is none or holds secrets, and when OpenAI's own has no key.
+    Raises TeacherError before anything is sent when the URL is none or holds secrets, when OpenAI's own has no key, and
+    for options that do not go together.
     """
-    from alpaca.teachers.chat import Endpoint, connected
+    from alpaca.teachers.chat import connected
+
+    async with connected(endpoint_of(options)) as client:
+        yield client
+
+
+def endpoint_of(options: OpenAI) -> Endpoint:
+    """The checked options with the key of the environment; TeacherError as for `opened`."""
+    from alpaca.teachers.wire import Endpoint
 
     base_url = options.base_url or OPENAI_URL
     if problem := url_problem(base_url):
         raise TeacherError(what=problem, where="teacher.base_url", remedy=f"for example {OPENAI_URL}")
-    endpoint = Endpoint(base_url=base_url, model=options.model, key=key_for(base_url), timeout=options.timeout)
-    async with connected(endpoint) as client:
-        yield client
+    if options.endpoint == "completions" and options.reasoning_effort is not None:
+        raise TeacherError(
+            what=f"{options.reasoning_effort!r}, but the completions endpoint has no reasoning",
+            where="teacher.reasoning_effort",
+            remedy="set it to null, or teacher.endpoint=chat",
+        )
+    return Endpoint(
+        base_url=base_url,
+        model=options.model,
+        key=key_for(base_url),
+        timeout=options.timeout,
+        api=options.endpoint,
+        reasoning_effort=options.reasoning_effort,
+        service_tier=options.service_tier,
+        send_seed=options.send_seed,
+    )
 
 
 def url_problem(url: str) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alpaca.errors import UserError
-from alpaca.world.families import FAMILIES, TABLE, Material
+from alpaca.world.families import EVERY, FAMILIES, Material
 from alpaca.world.lexicon import KINDS, vocabulary
 
 # One task in sixteen is kept for evaluation: thousands of possible items in every family.
@@ -16,6 +16,8 @@ _RESERVED_CLASSES = 16
 # The smallest families (three words each) have 4 * 120 * 119 * 118 / 16 = 421,000 reserved instructions. Drawing at
 # random gets slow as they run out, so a quarter of them is the most.
 MOST_HELD_OUT = 1_000_000
+# The smallest share of the lexicon holds 24 words of other kinds than the one that is asked for.
+LONGEST = 24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,16 +30,23 @@ class Task:
     family: str
 
 
-def draw_task(rng: random.Random, *, families: Sequence[str] = FAMILIES, lexicon_share: float = 1.0) -> Task:
+def draw_task(
+    rng: random.Random,
+    *,
+    families: Sequence[str] = FAMILIES,
+    lexicon_share: float = 1.0,
+    size: int | None = None,
+) -> Task:
     """One training task, drawn uniformly over `families`; never one that is reserved for evaluation.
 
     lexicon_share: the part of the lexicon that tasks may use, in (0, 1]; a smaller share is contained in a larger one.
-    Raises UserError for an unknown family, no family or a share outside (0, 1].
+    size: number of words of the instruction, at most `LONGEST`; None: one of the family's. Raises UserError for an
+    unknown family, no family, a share outside (0, 1] or a size beyond what is possible.
     """
-    _check(families, lexicon_share)
+    _check(families, lexicon_share, size)
     family = rng.choice(families)
     while True:
-        material = _gather(family, rng, lexicon_share)
+        material = _gather(family, rng, lexicon_share, size)
         if not is_reserved(family, material.words):
             return _task(family, material, rng)
 
@@ -73,7 +82,7 @@ def is_reserved(family: str, words: Sequence[str]) -> bool:
 def wrong_answer(task: Task, rng: random.Random) -> str:
     """A plausible wrong answer of the same form as the right one; never equal to `task.output`."""
     if task.output.isdigit():
-        sizes = [str(size) for size in TABLE[task.family].sizes]
+        sizes = [str(size) for size in EVERY[task.family].sizes]
         return rng.choice([size for size in sizes if size != task.output])
     parts = task.output.split(" ")
     wrong = _spoiled_kinds(parts, rng) if parts[0] in KINDS else _spoiled_words(parts, task, rng)
@@ -101,25 +110,30 @@ def _content(task: Task) -> frozenset[str]:
 
 
 def _task(family: str, material: Material, rng: random.Random) -> Task:
-    phrase = rng.choice(TABLE[family].phrases)
+    phrase = rng.choice(EVERY[family].phrases)
     return Task(
         instruction=phrase.format(words=" ".join(material.words), kind=material.kind),
         input=" ".join(material.listed),
-        output=TABLE[family].answer(material),
+        output=EVERY[family].answer(material),
         family=family,
     )
 
 
-def _gather(family: str, rng: random.Random, share: float) -> Material:
-    recipe = TABLE[family]
-    return recipe.gather(rng, rng.choice(recipe.sizes), share)
+def _gather(family: str, rng: random.Random, share: float, size: int | None = None) -> Material:
+    recipe = EVERY[family]
+    material = recipe.gather(rng, size or rng.choice(recipe.sizes), share)
+    if recipe.listing is None or material.listed:
+        return material
+    return replace(material, listed=recipe.listing(rng, material.words, share))
 
 
-def _check(families: Sequence[str], share: float) -> None:
-    known = ", ".join(FAMILIES)
-    unknown = sorted(set(families) - set(FAMILIES))
+def _check(families: Sequence[str], share: float, size: int | None) -> None:
+    known = ", ".join(EVERY)
+    unknown = [family for family in families if family not in EVERY]
     if unknown or not families:
         what = f"unknown task families {unknown}" if unknown else f"no task family: {families!r}"
         raise UserError(what=what, where="families", remedy=f"known: {known}")
     if not 0.0 < share <= 1.0:
         raise UserError(what=f"lexicon_share is {share}", where="lexicon_share", remedy="a number above 0, at most 1")
+    if size is not None and not 1 <= size <= LONGEST:
+        raise UserError(what=f"a task of {size} words", where="size", remedy=f"1 to {LONGEST}")

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from alpaca.teachers.programmatic import MODEL, Programmatic
-from alpaca.teachers.programmatic.server import complete_chat
+from alpaca.teachers.programmatic.completions import complete_chat, complete_text
 
 HEALING = (
     "rate_limit",
@@ -26,6 +26,9 @@ HEALING = (
     "empty",
     "reset",
     "hang",
+    "overloaded",
+    "garbage",
+    "error_in_a_good_status",
 )
 
 
@@ -82,7 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.bodies.append(body)
             self.server.headers_seen.append({name.lower(): value for name, value in self.headers.items()})
         fault = self.server.fault(seed, attempt)
-        good = complete_chat({**body, "model": MODEL}, self.server.options)
+        complete = complete_chat if "messages" in body else complete_text
+        known = {**body, "model": MODEL, "reasoning_effort": None}
+        good = complete(known, self.server.options)
         if fault is None:
             with self.server.lock:
                 self.server.served[seed] += 1
@@ -95,6 +100,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def server_error(self, good: dict[str, Any]) -> None:
         self._error(500, "the engine is on fire", None)
+
+    def overloaded(self, good: dict[str, Any]) -> None:
+        self._error(503, "come back", None, {"x-ratelimit-reset-requests": "30ms", "x-ratelimit-reset-tokens": "6m0s",
+            "x-ratelimit-remaining-requests": "0", "x-ratelimit-remaining-tokens": "500"})  # fmt: skip
+
+    def garbage(self, good: dict[str, Any]) -> None:
+        self.wfile.write(b"this is no HTTP\r\n\r\n")
+        self.close_connection = True
+
+    def bad_bias(self, good: dict[str, Any]) -> None:
+        self._error(400, "invalid token", "invalid_value", param="logit_bias.50256")
+
+    def error_in_a_good_status(self, good: dict[str, Any]) -> None:
+        self._send(200, json.dumps({"error": {"message": "the server behind is busy", "code": 502}}))
 
     def quota(self, good: dict[str, Any]) -> None:
         self._error(429, "You exceeded your current quota", "insufficient_quota")
@@ -163,15 +182,23 @@ class _Handler(BaseHTTPRequestHandler):
             200, json.dumps(complete_chat({"model": MODEL, "messages": [message], "seed": 1}, self.server.options))
         )
 
-    def _error(self, status: int, message: str, code: str | None, headers: dict[str, str] | None = None) -> None:
-        error = {"message": message, "type": code or "server_error", "param": None, "code": code}
+    def _error(
+        self,
+        status: int,
+        message: str,
+        code: str | None,
+        headers: dict[str, str] | None = None,
+        param: str | None = None,
+    ) -> None:
+        error = {"message": message, "type": code or "server_error", "param": param, "code": code}
         self._send(status, json.dumps({"error": error}), headers)
 
     def _send(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
         body = text.encode()
         self.send_response(status)
         for name, value in (
-            {"content-type": "application/json", "content-length": str(len(body))} | (headers or {})
+            {"content-type": "application/json", "content-length": str(len(body)), "x-request-id": "req-of-the-test"}
+            | (headers or {})
         ).items():
             self.send_header(name, value)
         self.end_headers()

@@ -34,6 +34,24 @@ WORDS = (
     "pearl",
     "quartz",
 )
+MEASURED: dict[str, Any] = {
+    "diversity": {
+        "instruction": {"words": 7_000, "distinct": [0.1, 0.41, 0.62], "distinct_fixed": [0.12, 0.45, 0.66], "compression": 3.11},
+        "output": {"words": 12_000, "distinct": [0.2, 0.52, 0.73], "distinct_fixed": [0.22, 0.57, 0.77], "compression": 2.62},
+    },
+    "verbs": {
+        "method": "rules", "instructions": 1000, "with_verb": 900, "with_object": 800, "questions": 60, "other": 40,
+        "effective_verbs": 12.34, "different_verbs": 31,
+        "top": [
+            {"verb": "write", "count": 400, "objects": [["story", 120], ["poem", 60]]},
+            {"verb": "explain", "count": 300, "objects": [["concept", 90], ["difference", 30], ["meaning", 9]]},
+            {"verb": "sort", "count": 200, "objects": []},
+        ],
+        "question_words": [["what", 50], ["how", 10]],
+    },
+    "nearest": {"p10": 0.4545, "p25": 0.5217, "p50": 0.5882, "p75": 0.6471, "p90": 0.6667, "p99": 0.7},
+}  # fmt: skip
+"""Parts of a card.json that need no folder of their own."""
 HOSTILE = "<script>alert('x')</script> & \"quoted\" $x^2$ <b>bold</b>"
 
 
@@ -52,6 +70,18 @@ class World:
     """What each pool cost, where the teacher's price is known."""
     histograms: bool = False
     """Whether data cards have histograms; drawing them is most of a page's time."""
+    until: str = "score"
+    """"curate": the points end with their data sets."""
+    way: str = "alpaca"
+    """data_gen.kind"""
+    teacher: dict[str, Any] = field(default_factory=lambda: {"kind": "programmatic"})
+    """The teacher's frozen options."""
+    looked_at: dict[str, Any] = field(default_factory=dict)
+    """teacher.json; none where empty."""
+    pool: dict[str, Any] = field(default_factory=dict)
+    """pool.json."""
+    card: dict[str, Any] = field(default_factory=dict)
+    """Put over the made-up card.json."""
 
     def run(self, config: ReportConfig, name: str = "sweeps/data_size") -> Path:
         """Makes the page; returns its folder."""
@@ -66,14 +96,11 @@ class World:
         """All the stages of one run; `skill` is the chance of a right answer."""
         label = "-".join(f"{key.rpartition('.')[2]}{value}" for key, value in factors.items()) or "run"
         unique = f"{label}-s{seed}"
-        stages = {
-            "sample": self._sample(seed),
-            "curate": self._curate(f"{size}-s{seed}", size, seed),
-            "pretrain": self._pretrain(),
-            "train": self._train(unique, seed, skill, size),
-        }
-        for name, kind in self.evaluations.items():
-            stages[f"respond:{name}"], stages[f"score:{name}"] = self._evaluated(name, kind, unique, seed, skill)
+        stages = {"sample": self._sample(seed), "curate": self._curate(f"{size}-s{seed}", size, seed)}
+        if self.until == "score":
+            stages |= {"pretrain": self._pretrain(), "train": self._train(unique, seed, skill, size)}
+            for name, kind in self.evaluations.items():
+                stages[f"respond:{name}"], stages[f"score:{name}"] = self._evaluated(name, kind, unique, seed, skill)
         name = ", ".join(f"{key}={value}" for key, value in factors.items()) or "tiny"
         return Point(name=name, factors=factors, seeds={"data": seed, "init": seed, "order": seed}, stages=stages)
 
@@ -109,13 +136,18 @@ class World:
         return folder.relative_to(self.output).as_posix()
 
     def _sample(self, seed: int) -> str:
-        cost = {"prompt_tokens": 181_204.0, "completion_tokens": 402_110.0}
+        cost = {"requests": 250, "prompt_tokens": 181_204.0, "completion_tokens": 402_110.0, "cached_tokens": 1_024.0}
         cost |= {} if self.usd is None else {"usd": self.usd}
-        settings = {"teacher": {"kind": "programmatic"}}
-        return self._name(self._folder("sample", f"programmatic-s{seed}", settings, cost, 41.3))
+        settings = {"data_gen": {"kind": self.way, "form": "text"}, "teacher": self.teacher}
+        folder = self._folder("sample", f"programmatic-s{seed}", settings, cost, 41.3)
+        _document(folder / "pool.json", self.pool)
+        if self.looked_at:
+            _document(folder / "teacher.json", self.looked_at)
+        return self._name(folder)
 
     def _curate(self, slug: str, size: int, seed: int) -> str:
-        folder = self._folder("curate", slug, {"data": {"size": size}}, {}, 6.2)
+        settings = {"data": {"size": size, "filters": ["length"], "language": "en", "selection": "random"}}
+        folder = self._folder("curate", slug, settings, {}, 6.2)
         rng = random.Random(seed)
         steps = [
             ("malformed", 41),
@@ -140,8 +172,9 @@ class World:
                 "output": " ".join(rng.sample(WORDS, 3)),
                 "provenance": {},
             }
-            for index in range(5)
+            for index in range(20)
         ]
+        write_jsonl(folder / "examples.jsonl", examples)
         _document(
             folder / "card.json",
             {
@@ -155,6 +188,11 @@ class World:
                 "words": words,
                 "examples": examples,
                 "defects": {"empty_output": 3, "no_input_spelling": 12},
+                "defects_kept": {"empty_output": 0, "no_input_spelling": 0},
+                "seed": seed,
+                "selection": {"rule": "random", "size": size},
+                **MEASURED,
+                **self.card,
             },
         )
         return self._name(folder)
@@ -255,6 +293,19 @@ def data_size_sweep(output: Path, seeds: int = 3, **world: Any) -> tuple[World, 
             "the same evaluation items at every level",
         ],
         notes=["model=tiny brings optimizer=muon"],
+        points=points,
+    )
+
+
+def data_only(output: Path, sizes: tuple[int, ...] = (250, 1000), **world: Any) -> tuple[World, ReportConfig]:
+    """Points that end with their data sets: one run, or a sweep over the size."""
+    made = World(output=output, until="curate", **world)
+    several = len(sizes) > 1
+    points = [made.point({"data.size": size} if several else {}, 0, 0.0, size) for size in sizes]
+    return made, ReportConfig(
+        title="sizes" if several else "tiny",
+        command="python launch.py until=curate",
+        factors=["data.size"] if several else [],
         points=points,
     )
 

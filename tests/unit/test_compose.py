@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from alpaca import sweep
 from alpaca.compose import CONF, Composer, parse
-from alpaca.config import AdamW, HubModel, Muon, ReleasedDataGen, Run, TinyModel
+from alpaca.config import AdamW, HubModel, MixtureDataGen, Muon, ReleasedDataGen, Run, TinyModel, Weighted
 from alpaca.errors import ConfigurationErrors
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
-NEEDS = {("teacher", "openai"): ["teacher.model=gpt-6-luna"]}
+NEEDS = {
+    ("teacher", "openai"): ["teacher.model=gpt-6-luna"],
+    ("teacher", "openai_batch"): ["teacher.model=gpt-6-luna"],
+    ("teacher", "replay"): ["teacher.cassette=README.md"],
+    ("teacher", "local"): ["teacher.path=conf"],
+    ("teacher", "vllm"): ["teacher.path=conf"],
+    ("data_gen", "reanswer"): ["data_gen.path=README.md"],
+    ("data_gen", "mixture"): ["+data_gen.sources.a.path=README.md"],
+}
 
 
 def one(*overrides: str) -> Run:
@@ -240,3 +249,112 @@ def test_values_of_a_question_may_hold_any_text(tmp_path: Path) -> None:
     )
     found = sweep.expand(["sweep=texts"], multirun=False, folder=tmp_path)
     assert [run.train.budget for run in found.runs] == ["3 epochs", "1000000 tokens"]
+
+
+# --- the parts of a mixture, whose names are the user's own
+
+
+MIXED = "data_gen=mixture"
+
+
+def parts_of(run: Run) -> dict[str, Weighted]:
+    assert isinstance(run.data_gen, MixtureDataGen)
+    return run.data_gen.sources
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data_gen.sources={a:{hub:o/a,weight:2},b:{hub:o/b}}"],
+        ["+data_gen.sources={a:{hub:o/a,weight:2}}", "+data_gen.sources.b.hub=o/b"],
+        ["+data_gen.sources.a.hub=o/a", "+data_gen.sources.b.hub=o/b", "+data_gen.sources.a.weight=2"],
+        ["++data_gen.sources.a.hub=o/a", "+data_gen.sources.b.hub=o/b", "data_gen.sources.a.weight=2"],
+    ],
+)
+def test_parts_of_a_mixture_can_be_given_in_every_way(overrides: list[str]) -> None:
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from alpaca.compose import in_hydras_words, version_base
+
+    run = one(MIXED, *overrides)
+    assert {name: (part.hub, part.weight) for name, part in parts_of(run).items()} == {
+        "a": ("o/a", 2.0),
+        "b": ("o/b", 1.0),
+    }
+    with initialize_config_dir(str(CONF), **version_base()):
+        assert run == OmegaConf.to_object(compose("config", overrides=in_hydras_words([MIXED, *overrides])))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data_gen.sources={a:{pth:X}}", ["data_gen.sources.a.pth", "did you mean path?"]),
+        ("+data_gen.sources.a.wieght=2", ["data_gen.sources.a.wieght", "did you mean weight?"]),
+        ("data_gen.sources={a:{path:README.md,weight:much}}", ["data_gen.sources", "much", "Float"]),
+        ("data_gen.sources={a:README.md}", ["data_gen.sources.a", "no data set", "path:FILE"]),
+        ("data_gen.sources=README.md", ["data_gen.sources", "no data set"]),
+        ("data_gen.sources.b.path=README.md", ["data_gen.sources.b.path", "+data_gen.sources.b.path"]),
+        ("data_gen.sources.good.pth=README.md", ["data_gen.sources.good.pth", "data_gen.sources.good.path"]),
+        ("+data_gen.sources.a.weight=0", ["data_gen.sources.a.weight", "more than 0", "data_gen.sources.a.path"]),
+        ("+data_gen.sources.a.weight=-1", ["data_gen.sources.a.weight", "-1"]),
+        ("+data_gen.sources.a.path=no/such", ["data_gen.sources.a.path", "no such file"]),
+        ("+data_gen.sources.a.path=conf", ["data_gen.sources.a.path", "not a file", "examples.jsonl"]),
+        ("+data_gen.sources.a.format=doly", ["data_gen.sources.a.format", "dolly"]),
+        ("+data_gen.sources.a.hub=doly", ["data_gen.sources.a.hub", "owner/name"]),
+        ("data_gen.sources={a.b:{hub:o/n}}", ["data_gen.sources.a.b", "cannot be a name"]),
+        ("data_gen.sources={1:{hub:o/n}}", ["data_gen.sources.1", "cannot be a name"]),
+        ("+data_gen.source.a.path=X", ["+data_gen.source.a.path=X", "not added"]),
+    ],
+)
+def test_each_mistake_in_a_part_of_a_mixture_is_told(override: str, words: list[str]) -> None:
+    text = problems(MIXED, "+data_gen.sources.good.hub=owner/name", override)
+    for word in words:
+        assert word in text
+
+
+def test_a_mixture_needs_parts_and_only_a_mixture_has_them() -> None:
+    assert "no data sets to mix" in problems(MIXED)
+    assert "only data_gen=mixture has sources" in problems("+data_gen.sources.a.path=README.md")
+
+
+def test_weights_are_a_factor() -> None:
+    overrides = [MIXED, "data_gen.sources={a:{hub:o/a},b:{hub:o/b}}", "data_gen.sources.a.weight=1,3"]
+    assert [parts_of(run)["a"].weight for run in sweep.expand(overrides, multirun=True).runs] == [1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("{pth: X}", ["'data_gen/mine'", "data_gen.sources.a.pth", "did you mean path?"]),
+        ("{weight: much}", ["data_gen.sources.a.weight", "much"]),
+    ],
+)
+def test_a_mixture_of_ones_own_is_one_file(part: str, words: list[str], tmp_path: Path) -> None:
+    conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    shipped = (CONF / "data_gen" / "mixture.yaml").read_text()
+    path = conf / "data_gen" / "mine.yaml"
+    path.write_text(f"{shipped}sources:\n  a: {{hub: o/n, weight: 2}}\n")
+    (run,) = sweep.expand(["data_gen=mine"], multirun=False, composer=Composer(conf)).runs
+    assert parts_of(run)["a"].weight == 2
+    path.write_text(f"{shipped}sources:\n  a: {part}\n")
+    with pytest.raises(ConfigurationErrors) as caught:
+        sweep.expand(["data_gen=mine"], multirun=False, composer=Composer(conf))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_the_folder_of_a_finished_stage_and_its_file_are_one_identity(tmp_path: Path) -> None:
+    (tmp_path / "examples.jsonl").write_text("{}")
+    found = one("data_gen=released", f"data_gen.path={tmp_path}").data_gen
+    assert isinstance(found, ReleasedDataGen)
+    assert found.path == str(tmp_path / "examples.jsonl")
+    (tmp_path / "stage.json").write_text("{}")
+    assert "folder of a finished stage" in problems("data_gen=released", f"data_gen.path={tmp_path}")
+
+
+def test_small_input_files_are_read_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "seeds.jsonl").write_text("{}\nx\n")
+    (tmp_path / "data.json").write_bytes(b"\x1f\x8b")
+    assert "line 2: not JSON" in problems(f"data_gen.seeds={tmp_path / 'seeds.jsonl'}")
+    assert "gunzip" in problems("data_gen=released", f"data_gen.path={tmp_path / 'data.json'}")

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from alpaca.curation import filters
 from alpaca.curation.filters import (
     EMPTY_OUTPUT,
     FILTERS,
+    FLAWS,
     KEYWORDS,
     RELEASED,
     count_drops,
+    count_each,
     dropped_by,
     filters_named,
     normalise_no_input,
@@ -23,8 +24,13 @@ from alpaca.records import Example
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
 
-def task(instruction: str, output: str = "An answer.") -> ParsedTask:
-    return ParsedTask(number=4, instruction=instruction, input="", output=output)
+def task(instruction: str, output: str = "An answer.", input: str = "") -> ParsedTask:
+    return ParsedTask(number=4, instruction=instruction, input=input, output=output)
+
+
+def flaws(output: str = "An answer.", *, instruction: str = "Name a river in Asia.", input: str = "") -> list[str]:
+    """The names of the flaw filters that drop the task, each by itself."""
+    return [each.name for each in FLAWS if each.drops(task(instruction, output, input))]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,8 @@ def test_there_are_eighteen_keywords() -> None:
 
 
 def test_every_filter_alone_bears_an_empty_task() -> None:
-    assert [each.name for each in FILTERS if each.drops(task("", output=""))] == ["length", "empty_output"]
+    dropping = [each.name for each in FILTERS if each.drops(task("", output=""))]
+    assert dropping == ["length", "empty_output", "input_equals_output"]
 
 
 def test_the_empty_output_filter_is_a_repair_and_not_among_the_released() -> None:
@@ -123,6 +130,123 @@ def test_other_inputs_stay_as_they_are(content: str) -> None:
     assert normalise_no_input(content) == content
 
 
+SENTENCE = "The river rises in the mountains and flows through three countries. "
+LONG = 3 * SENTENCE
+
+
+def test_a_good_task_has_no_flaw() -> None:
+    assert flaws(LONG) == []
+    assert flaws("Paris", input="Which city is the capital of France?") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "input"),
+    [
+        ("empty_output", " \n", "x"),
+        ("no_input_spelling", "An answer.", "N/A"),
+        ("merged_tasks", "The Mekong.\n5. Instruction: Put it in the past tense.", ""),
+        ("merged_tasks", "The Mekong. 17.Instruction: x", ""),
+        ("url_only_input", "A summary.", " https://example.com/a?b=1 "),
+        ("input_equals_output", "the fox ", " the fox"),
+        ("noinput_output", "<NoInput>\nThe Mekong.", ""),
+        ("colon_output", "Here is the list: \n", ""),
+        ("multimodal", "A river.", "![Figure](a.png)"),
+        ("multimodal", "A river.", '<img src="a.png">'),
+    ],
+)
+def test_flaws_of_input_and_output(name: str, output: str, input: str) -> None:
+    assert flaws(output, input=input) == [name]
+
+
+@pytest.mark.parametrize(
+    ("output", "input"),
+    [
+        ("Instruction: go left.", ""),
+        ("A summary.", "Read https://example.com"),
+        ("A summary.", "www.example.com"),
+        ("The fox", "the fox"),
+        ("Ratio 1:2", ""),
+        ("An answer.", "[not a picture](a.html)"),
+    ],
+)
+def test_what_only_looks_like_a_flaw_passes(output: str, input: str) -> None:
+    assert flaws(output, input=input) == []
+
+
+@pytest.mark.parametrize("word", ["photo", "Photographs", "chart", "screenshot", "GIF"])
+def test_multimodal_words_that_the_released_keywords_lack(word: str) -> None:
+    assert flaws(instruction=f"Say what the {word} shows here") == ["multimodal"]
+    assert flaws(instruction=f"Say what the {word}er shows here") == []
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "In the year 2021 the exports rose to a value of $326 billion, and in 20",
+        "It carries more water than any other river, which is why the",
+        "\nIts water is used for rice,",
+    ],
+)
+def test_prose_that_stops_is_cut(end: str) -> None:
+    assert flaws(LONG + end) == ["cut_output", "unterminated_output"]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "\n- rice\n- fish\n- transport",
+        "\n1. Rice\n2. Fish\n3. Transport",
+        "\nfor name in rivers:\n    print(name)\n    count = 1",
+        "\nWith kind regards,\nThe Society of River Friends",
+        "Come and see it! #river #travel",
+    ],
+)
+def test_lists_code_signatures_and_hashtags_are_not_cut(end: str) -> None:
+    assert flaws(LONG + end) == ["unterminated_output"]
+
+
+@pytest.mark.parametrize("end", [".", '."', ")", "?", "…", "。", "}", "\n```"])
+def test_closing_marks_end_an_output(end: str) -> None:
+    assert flaws(LONG + "It ends here" + end) == []
+
+
+def test_short_outputs_need_no_full_stop() -> None:
+    assert flaws("x" * 200) == []
+    assert flaws("x" * 201) == ["unterminated_output"]
+
+
+def test_the_language_that_stays_can_be_chosen() -> None:
+    german = task("Erkläre mir bitte, warum der Himmel am Tag blau ist.")
+    english = task("Explain to me why the sky is blue during the day.")
+    for language, dropped in (("en", german), ("de", english)):
+        (only,) = filters_named(["other_language"], language=language)
+        assert [each for each in (german, english) if only.drops(each)] == [dropped]
+
+
+def test_an_unknown_language_is_refused_only_where_it_matters() -> None:
+    with pytest.raises(UserError, match="'english'") as error:
+        filters_named(["other_language"], language="english")
+    assert error.value.where == "data.language"
+    assert "en, " in error.value.remedy
+    assert filters_named(["length"], language="english")
+
+
+def test_each_filter_counts_by_itself() -> None:
+    tasks = [task("Draw it", output=""), task("Name a river now", output=":", input=":")]
+    counts = count_each(tasks)
+    assert {name for name, count in counts.items() if count} == {
+        "length", "keywords", "empty_output", "input_equals_output", "colon_output",
+    }  # fmt: skip
+    assert counts["input_equals_output"] == 2  # both blank counts as equal
+    assert list(counts) == [each.name for each in FILTERS]
+
+
+@pytest.mark.parametrize("text", ["1" * 50_000, "![" * 50_000, '"' * 50_000, "a#" * 50_000, "- " * 50_000 + "x"])
+def test_strange_texts_do_not_stall_a_filter(text: str) -> None:
+    strange = task(text, output=text, input=text)
+    assert all(isinstance(each.drops(strange), bool) for each in FILTERS)
+
+
 def test_the_released_data_passes_its_own_filters_and_shows_the_known_defects() -> None:
     path = SHARED / "data" / "alpaca" / "alpaca_data.json"
     if not path.exists():
@@ -130,6 +254,18 @@ def test_the_released_data_passes_its_own_filters_and_shows_the_known_defects() 
     rows = json.loads(path.read_text(encoding="utf-8"))
     examples = [Example(id=str(number), **row) for number, row in enumerate(rows)]
     assert len(examples) == 52_002
-    counts = count_drops(examples, FILTERS)
-    assert {name: count for name, count in counts.items() if count} == {filters.EMPTY_OUTPUT.name: 28}
-    assert sum(example.input != "" and normalise_no_input(example.input) == "" for example in examples) == 671
+    assert count_each(examples) == {
+        **{each.name: 0 for each in RELEASED},
+        "empty_output": 28,
+        "no_input_spelling": 671,
+        "merged_tasks": 37,
+        "url_only_input": 182,
+        "input_equals_output": 67,
+        "noinput_output": 59,
+        "colon_output": 12,
+        "multimodal": 257,
+        "cut_output": 27,
+        "unterminated_output": 1431,
+        "other_language": 1,
+    }
+    assert count_drops(examples) == {each.name: 0 for each in RELEASED}

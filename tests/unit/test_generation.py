@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from alpaca import config, evalsets
 from alpaca.errors import UserError
-from alpaca.generation import Decoding, Draw, Generator, Request
+from alpaca.generation import Decoding, Draw, Generator, Presence, Request
 from alpaca.prompts import prompt
 from alpaca.records import EvalItem
 from alpaca.stages import train
@@ -100,6 +101,50 @@ def test_the_end_of_sequence_stops_and_is_not_shown(generator: Generator) -> Non
     assert (stopped.text, stopped.finish_reason) == ("red sun", "stop")
     assert stopped.new_tokens == len(tokenizer(" red sun ").input_ids) + 1
     assert generator._read(tokenizer("red").input_ids).finish_reason == "length"
+
+
+def test_a_stop_string_ends_its_answer_alone(generator: Generator) -> None:
+    whole = generator.generate(requests(5), SAMPLED)
+    row = max(range(5), key=lambda index: len(whole[index].text))
+    stop = whole[row].text[4:6]
+    asked = [replace(each, stop=("nowhere", stop)) if index == row else each for index, each in enumerate(requests(5))]
+    cut = generator.generate(asked, SAMPLED)
+    assert cut[row].text == whole[row].text[: whole[row].text.index(stop)].strip()
+    assert cut[row].finish_reason == "stop"
+    assert 0 < cut[row].new_tokens < whole[row].new_tokens
+    assert [*cut[:row], *cut[row + 1 :]] == [*whole[:row], *whole[row + 1 :]]
+
+
+def test_each_answer_has_its_own_length(generator: Generator) -> None:
+    limits = [3, 12, 1, 7, 5]
+    asked = [replace(each, max_new_tokens=limit) for each, limit in zip(requests(5), limits, strict=True)]
+    alone = [
+        generator.generate([each], replace(SAMPLED, max_new_tokens=limit))[0]
+        for each, limit in zip(requests(5), limits, strict=True)
+    ]
+    assert generator.generate(asked, SAMPLED) == alone
+    assert {answer.finish_reason for answer in alone} >= {"length"}
+
+
+def test_a_halted_batch_ends_at_once(generator: Generator) -> None:
+    count = iter(range(100))
+    answers = generator.generate(requests(2), SAMPLED, lambda: next(count) >= 4)
+    assert {answer.new_tokens for answer in answers} == {5}
+
+
+def test_the_presence_penalty_falls_on_what_was_written_and_not_on_the_prompt() -> None:
+    prompt_and_answer = torch.tensor([[1, 1, 2, 3, 3], [0, 0, 4, 4, 4]])
+    changed = Presence(2.0, 2)(prompt_and_answer, torch.zeros(2, 5))
+    assert changed.tolist() == [[0, 0, -2, -2, 0], [0, 0, 0, 0, -2]]
+
+
+def test_more_than_one_token_can_end_an_answer(generator: Generator) -> None:
+    (whole,) = generator.generate(requests(1), GREEDY)
+    written = step_by_step(generator, requests(1)[0].prompt, 12)
+    other = Generator(model=generator.model, tokenizer=generator.tokenizer, ends=(written[1], 299))
+    (cut,) = other.generate(requests(1), GREEDY)
+    assert (cut.new_tokens, cut.finish_reason) == (written.index(written[1]) + 1, "stop")
+    assert whole.text.startswith(cut.text[:-1])
 
 
 def test_batches_are_of_similar_length_and_hold_every_request_once(generator: Generator) -> None:

@@ -13,6 +13,7 @@ import pytest
 from alpaca import canonical, frozen, groups, plan
 from alpaca.config import CONTENT, EXECUTION, IDENTITY, Run
 from alpaca.errors import ConfigurationErrors, UserError
+from alpaca.stages.sample import seeds
 from alpaca.sweep import expand
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +22,10 @@ VARIANT_COMMANDS = (
     ["model=llama7b", "fsdp=full_shard"],
     ["teacher=openai", "teacher.model=m"],
     ["optimizer=adamw"],
+    ["data_gen=self_instruct"],
+    ["data_gen=evolve", "data.selection=judge_score"],
+    ["data_gen=reanswer", f"data_gen.path={ROOT / 'README.md'}", "data.moderation=openai"],
+    ["data.decontaminate_ngram=8"],
 )
 
 
@@ -57,11 +62,15 @@ def test_every_leaf_is_declared() -> None:
     for kind in all_classes():
         for item in dataclasses.fields(kind):
             nested = isinstance(item.default_factory, type) and (
-                dataclasses.is_dataclass(item.default_factory) or item.name == "eval"
+                dataclasses.is_dataclass(item.default_factory) or item.name in ("eval", "sources", "evaluations")
             )
             if not nested and item.metadata.get("mark") not in (IDENTITY, EXECUTION, CONTENT):
                 undeclared.append(f"{kind.__name__}.{item.name}")
     assert undeclared == []
+
+
+NOT_A_VALUE = ("sweep", "until")
+"""Leaves that say which stages are planned, and not what a stage does."""
 
 
 @pytest.mark.parametrize("overrides", VARIANT_COMMANDS, ids=" ".join)
@@ -84,7 +93,7 @@ def test_changing_any_identity_leaf_changes_a_key_and_no_execution_leaf_does(ove
     seen = {IDENTITY: 0, EXECUTION: 0}
     for leaf in list(canonical.leaves(run)):
         unused = leaf.path.startswith("teacher.") and run.data_gen.kind == "released"
-        if leaf.mark == CONTENT or leaf.path == "sweep" or unused:
+        if leaf.mark == CONTENT or leaf.path in NOT_A_VALUE or unused:
             continue
         _set(run, leaf.path, _other(leaf.value))
         after = plan.build([run]).runs[0]
@@ -98,13 +107,20 @@ def test_changing_any_identity_leaf_changes_a_key_and_no_execution_leaf_does(ove
 @pytest.mark.parametrize("key", ["data_gen.seeds", "data_gen.prompt", "eval.embedded.path"])
 def test_an_input_file_counts_by_its_content_and_not_by_its_path(key: str, tmp_path: Path) -> None:
     first, copy, other = tmp_path / "first", tmp_path / "copy", tmp_path / "other"
-    for path, text in ((first, "a"), (copy, "a"), (other, "b")):
-        path.write_text(text)
+    text = load_seed_text() if key == "data_gen.seeds" else "a"
+    for path, content in ((first, text), (copy, text), (other, text + "\n\n")):
+        path.write_text(content)
     found = [keys(f"{key}={path}") for path in (first, copy, other)]
     assert found[0] == found[1] != found[2]
 
 
+def load_seed_text() -> str:
+    return seeds.SEED_TASKS.read_text(encoding="utf-8")
+
+
 def _other(value: object) -> object:
+    if isinstance(value, dict):
+        return {**value, "7": 1.0}
     if isinstance(value, bool):
         return not value
     if isinstance(value, (int, float)):

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 
-from alpaca.curation.selection import hash_order, select
+from alpaca.curation.rouge import f_measure, lcs_length, position_masks, tokenize
+from alpaca.curation.selection import by_length, by_value, farthest_first, hash_order, positions, take
 from alpaca.errors import UserError
 
 IDS = [f"example-{number}" for number in range(500)]
+
+
+def select(ids: list[str], size: int, seed: int) -> list[int]:
+    return take(hash_order(ids, seed), size)
 
 
 def test_the_order_is_that_of_sha256_of_seed_and_id() -> None:
@@ -53,3 +60,91 @@ def test_too_large_a_size_says_how_many_there_are_and_what_to_do() -> None:
 def test_a_size_below_one_is_refused(size: int) -> None:
     with pytest.raises(UserError, match="at least 1"):
         select(IDS, size, 0)
+
+
+def test_longest_and_shortest_count_words_and_break_ties_by_hash() -> None:
+    texts = ["one", "one two three", "a\n b", "", "x y"]
+    ids = ["a", "b", "c", "d", "e"]
+    ranks = hash_order(ids, 0)
+    twos = sorted([2, 4], key=ranks.index)
+    assert by_length(texts, ids, 0, longest=True) == [1, *twos, 0, 3]
+    assert by_length(texts, ids, 0, longest=False) == [3, 0, *twos, 1]
+
+
+def test_values_order_from_the_largest_and_ties_by_hash() -> None:
+    order = by_value([1.0, 5.0, float("-inf"), 5.0], ["a", "b", "c", "d"], 0)
+    assert order == [3, 1, 0, 2]  # hash order: d, b before a and c
+    assert by_value([0.0] * 500, IDS, 9) == hash_order(IDS, 9)
+
+
+WORDS = ["river", "lake", "sea", "hill", "town", "road", "bridge", "tree", "bird", "fish", "boat", "rain"]
+
+
+def instructions(count: int) -> list[str]:
+    rng = random.Random(3)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(0, 9))) for _ in range(count)]
+
+
+def similarity(one: str, other: str) -> float:
+    a, b = tokenize(one), tokenize(other)
+    return f_measure(lcs_length(position_masks(a), len(a), b), len(a), len(b))
+
+
+def greedy(texts: list[str], ids: list[str], seed: int, count: int) -> list[int]:
+    """Farthest first as it is defined, comparing everything with everything."""
+    order = hash_order(ids, seed)
+    taken = [order[0]]
+    while len(taken) < count:
+        left = [index for index in order if index not in taken]
+        taken.append(min(left, key=lambda index: max(similarity(texts[index], texts[one]) for one in taken)))
+    return taken
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_farthest_first_is_the_greedy_traversal(seed: int) -> None:
+    texts = instructions(60)
+    assert farthest_first(texts, IDS[:60], seed, 25) == greedy(texts, IDS[:60], seed, 25)
+
+
+def test_farthest_first_takes_each_once_and_smaller_counts_are_prefixes() -> None:
+    texts = instructions(40)
+    whole = farthest_first(texts, IDS[:40], 0, 100)
+    assert sorted(whole) == list(range(40))
+    assert farthest_first(texts, IDS[:40], 0, 10) == whole[:10]
+
+
+def test_farthest_first_does_not_depend_on_the_order_of_the_pool() -> None:
+    texts, ids = instructions(40), IDS[:40]
+    shuffled = random.Random(1).sample(range(40), 40)
+    chosen = farthest_first([texts[i] for i in shuffled], [ids[i] for i in shuffled], 4, 12)
+    assert [shuffled[i] for i in chosen] == farthest_first(texts, ids, 4, 12)
+
+
+def listed(tmp_path: Path, value: object) -> Path:
+    path = tmp_path / "indices.json"
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_positions_are_read_in_their_order(tmp_path: Path) -> None:
+    assert positions(listed(tmp_path, [3, 0, 2]), 4) == [3, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ([0, 4], "entry 1 is 4, but the pool has 4"),
+        ([0, -1], "entry 1 is -1"),
+        ([0, 1.5], "entry 1 is 1.5"),
+        ([True], "entry 0 is True"),
+        ([2, 1, 2], "entry 2 is 2, as entry 0"),
+        ([], "empty"),
+        ({"a": [1]}, "expected a list"),
+        (list(range(100)), "and 76 more"),
+    ],
+)
+def test_bad_positions_are_refused(tmp_path: Path, value: object, says: str) -> None:
+    with pytest.raises(UserError) as error:
+        positions(listed(tmp_path, value), 4)
+    assert says in error.value.what
+    assert "data.indices=" in error.value.where

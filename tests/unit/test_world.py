@@ -13,9 +13,13 @@ from rouge_score import rouge_scorer
 from alpaca.errors import UserError
 from alpaca.prompts import INPUT_MARK, RESPONSE_MARK
 from alpaca.world import (
+    EVERY,
     FAMILIES,
+    INPUT_FAMILIES,
     KINDS,
     LEXICON,
+    LONGEST,
+    PLAIN_FAMILIES,
     Task,
     build_lexicon,
     corpus_lines,
@@ -23,7 +27,10 @@ from alpaca.world import (
     held_out,
     is_reserved,
     kind_of,
+    read_task,
+    solve,
     tokenizer_lines,
+    with_inputs,
     wrong_answer,
 )
 from alpaca.world.families import phrases
@@ -49,6 +56,10 @@ def shared_words(one: Task, other: Task) -> set[str]:
     return set(given_words(one.instruction)) & set(given_words(other.instruction))
 
 
+def every_phrase() -> list[str]:
+    return [phrase for family in EVERY.values() for phrase in family.phrases]
+
+
 def right_answer(task: Task) -> str:
     """The answer worked out from the text alone, not from the generator's material."""
     words = given_words(task.instruction)
@@ -64,6 +75,9 @@ def right_answer(task: Task) -> str:
         "classify": lambda: [kind_of(word) for word in words],
         "pick": lambda: [word for word in words if kind_of(word) in asked],
         "match": lambda: [word for word in words if word in task.input.split()],
+        "missing": lambda: [word for word in words if word not in task.input.split()],
+        "tally": lambda: [str(len(set(words) & set(task.input.split())))],
+        "arrange": lambda: [word for word in task.input.split() if word in words],
     }
     return " ".join(answers[task.family]())
 
@@ -75,24 +89,83 @@ def test_lexicon_is_distinct_reproducible_and_balanced_over_kinds() -> None:
 
 
 def test_no_word_of_the_lexicon_is_template_text() -> None:
-    template_words = {word.strip("{}.,:?").lower() for phrase in phrases() for word in phrase.split()}
+    template_words = {word.strip("{}.,:?").lower() for phrase in every_phrase() for word in phrase.split()}
     assert not template_words & set(LEXICON)
 
 
 def test_no_phrase_is_shared_by_two_families() -> None:
-    every = list(phrases())
-    assert len(set(every)) == len(every) >= 4 * len(FAMILIES)
+    every = every_phrase()
+    assert len(set(every)) == len(every) >= 4 * len(EVERY)
+    assert set(phrases()) < set(every)
 
 
 def test_answers_are_right_in_every_family() -> None:
-    tasks = draws(600) + held_out(200)
-    assert {task.family for task in tasks} == set(FAMILIES)
+    tasks = draws(600) + held_out(200) + draws(600, families=tuple(EVERY))
+    assert {task.family for task in tasks} == set(EVERY)
     assert [task for task in tasks if task.output != right_answer(task)] == []
 
 
 def test_a_task_of_both_prompt_templates_is_drawn() -> None:
     shares = Counter(bool(task.input) for task in draws(600))
     assert 20 < shares[True] < 150
+
+
+def test_families_outside_the_default_have_an_input_and_are_drawn_only_when_named() -> None:
+    assert {task.family for task in draws(600)} == set(FAMILIES) == set(EVERY) - {"missing", "tally", "arrange"}
+    assert set(INPUT_FAMILIES) | set(PLAIN_FAMILIES) == set(EVERY)
+    assert all(task.input for task in draws(300, families=INPUT_FAMILIES))
+    assert not any(task.input for task in draws(300, families=PLAIN_FAMILIES))
+
+
+@pytest.mark.parametrize("size", [None, 3, 8, LONGEST])
+@pytest.mark.parametrize("family", tuple(EVERY))
+def test_every_task_can_be_read_back_from_its_text(family: str, size: int | None) -> None:
+    tasks = draws(300 if size is None else 40, families=(family,), size=size)
+    assert [task for task in tasks if read_task(task.instruction, task.input) != task] == []
+    assert {solve(task.instruction, task.input) for task in tasks} == {task.output for task in tasks}
+    if size is None:
+        frames = {task.instruction.translate(str.maketrans("", "", ".,:?")).split()[0] for task in tasks}
+        assert len(frames) >= 2
+
+
+@pytest.mark.parametrize(
+    ("instruction", "input"),
+    [
+        ("Name the capital of France.", ""),
+        ("Repeat: ", ""),
+        ("", ""),
+        (f"Repeat: {LEXICON[0]} {LEXICON[0]}", ""),
+        (f"Repeat: {LEXICON[0]} and {LEXICON[1]}", ""),
+        (f"Repeat: {LEXICON[0]}, {LEXICON[1]}", ""),
+        (f"Repeat: {LEXICON[0]} {LEXICON[1]}", LEXICON[2]),
+        (f"Repeat {LEXICON[0]} {LEXICON[1]}", ""),
+        (f"Which metal: {LEXICON[0]} {LEXICON[4]}?", ""),  # both are metals
+        (f"Which metal: {LEXICON[1]} {LEXICON[2]}?", ""),  # none is
+        (f"Which of {LEXICON[0]} {LEXICON[1]}?", ""),
+        (f"Which of {LEXICON[0]} {LEXICON[1]}?", f"{LEXICON[0]} {LEXICON[1]}"),
+        (f"Which of {LEXICON[0]} {LEXICON[1]}?", "Paris"),
+    ],
+)
+def test_what_is_no_well_posed_task_has_no_answer(instruction: str, input: str) -> None:
+    assert solve(instruction, input) is None
+
+
+def test_the_mark_of_no_input_is_no_input() -> None:
+    assert solve(f"First of {LEXICON[3]} {LEXICON[5]}?", "<noinput>") == LEXICON[3]
+
+
+@pytest.mark.parametrize("family", INPUT_FAMILIES)
+def test_an_instruction_gets_other_inputs_with_their_right_answers(family: str) -> None:
+    (task,) = draws(1, families=(family,))
+    others = list(islice(with_inputs(task.instruction, random.Random(0)), 50))
+    assert {other.instruction for other in others} == {task.instruction}
+    assert len({other.input for other in others}) > 10
+    assert [other for other in others if other.output != right_answer(other)] == []
+
+
+def test_instructions_without_a_list_get_no_other_inputs() -> None:
+    for instruction in ("Name a town.", draws(1, families=("sort",))[0].instruction):
+        assert list(with_inputs(instruction, random.Random(0))) == []
 
 
 def test_draws_are_reproducible_and_follow_the_seed() -> None:
@@ -112,6 +185,7 @@ def test_draws_respect_the_families_and_the_lexicon_share() -> None:
         ({"families": ()}, r"\(\)"),
         ({"lexicon_share": 0.0}, r"0\.0"),
         ({"lexicon_share": 1.5}, r"1\.5"),
+        ({"size": LONGEST + 1}, "25 words"),
     ],
 )
 def test_unknown_families_and_shares_are_refused_with_the_offending_value(options: dict[str, Any], named: str) -> None:
@@ -148,7 +222,7 @@ def test_one_task_in_sixteen_is_reserved() -> None:
 
 def test_wrong_answers_are_wrong_plausible_and_made_of_the_same_material() -> None:
     rng = random.Random(0)
-    for task in draws(1000):
+    for task in draws(1000, families=tuple(EVERY)):
         wrong = wrong_answer(task, rng)
         known = {*LEXICON, *KINDS} | {str(number) for number in range(10)}
         assert wrong != task.output
@@ -157,7 +231,7 @@ def test_wrong_answers_are_wrong_plausible_and_made_of_the_same_material() -> No
 
 
 def test_instructions_pass_the_released_filters() -> None:
-    for instruction in (task.instruction for task in draws(1000)):
+    for instruction in (task.instruction for task in draws(1000, families=tuple(EVERY))):
         words = instruction.split()
         assert 3 < len(words) <= 150
         assert not BLACKLIST & {word.strip(".,:?").lower() for word in words}
@@ -171,7 +245,7 @@ def test_one_shared_word_never_makes_two_instructions_of_one_phrase_duplicates()
     rng = random.Random(0)
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
     by_phrase: dict[tuple[str, int], list[Task]] = {}
-    for task in draws(1500):
+    for task in draws(2000, families=tuple(EVERY)):
         frame = " ".join(word for word in task.instruction.split() if word.strip(".,:?") not in LEXICON)
         by_phrase.setdefault((frame, len(task.instruction.split())), []).append(task)
     pairs = [pair for tasks in by_phrase.values() for pair in pairwise(tasks)]

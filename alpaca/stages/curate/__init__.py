@@ -1,89 +1,63 @@
-"""Curate: raw responses or a released file -> the training set and its data card. Cheap, so every knob is free to try.
+"""Curate: what the sample stage left -> the training set and its data card. Cheap, so every knob is free to try.
 
 python -m alpaca.jobs outputs/curate/NAME-KEY
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-
 from alpaca.artifacts import Context, write_json
-from alpaca.config import CurateConfig, Data
-from alpaca.curation import selection
-from alpaca.curation.dedup import RougeIndex
-from alpaca.curation.filters import dropped_by, filters_named, normalise_no_input
-from alpaca.records import Example, as_row, write_jsonl
-from alpaca.stages.curate import card
-from alpaca.stages.curate.candidates import Pool, read_pool
+from alpaca.config import CurateConfig
+from alpaca.curation.language import check_language
+from alpaca.errors import UserError
+from alpaca.stages.curate import card, export
+from alpaca.stages.curate.candidates import read_pool
+from alpaca.stages.curate.steps import Curation
+from alpaca.stages.curate.verdicts import read_moderation, read_ratings
 
 
 def run(config: CurateConfig, context: Context) -> None:
-    """Parse, filter, repair, de-duplicate, select; writes examples.jsonl and card.json."""
+    """Writes examples.jsonl, examples.parquet and card.json, and where asked contamination.jsonl and neighbours.jsonl.
+
+    What is contaminated or flagged goes before de-duplication, so that it takes no good near-duplicate with it. Damage
+    comes last, on the selected set.
+    """
+    check_language(config.data.language)  # the card counts what is in another one
     pool = read_pool(context.parents["pool"])
-    steps: list[card.Step] = list(pool.steps)
-    kept, repaired = _repair(pool.examples, config.data)
-    kept = _filter(kept, config.data, steps)
-    kept = _deduplicate(kept, pool, config.data, steps, context)
-    kept = _select(kept, config, steps)
+    ratings = read_ratings(context.parents["rate"], pool.examples) if "rate" in context.parents else None
+    curation = Curation(config=config, context=context, pool=pool, ratings=ratings)
+    curation.repair()
+    curation.filter()
+    curation.decontaminate()
+    _moderate(curation)
+    curation.deduplicate()
+    curation.find_neighbours()
+    curation.select()
+    curation.do_damage()
+    curation.tell_provenance()
     context.check()
-    write_jsonl(context.folder / "examples.jsonl", (as_row(example) for example in kept))
-    write_json(context.folder / "card.json", card.build(pool, steps, repaired, kept))
-    context.log(f"{len(kept):,} examples of {pool.candidates:,} candidates")
+    _write(curation)
+    context.log(f"{len(curation.examples):,} examples of {pool.candidates:,} candidates")
 
 
-def _repair(examples: list[Example], data: Data) -> tuple[list[Example], int]:
-    """ "No input" spellings become the empty input; returns how many were changed."""
-    if not data.normalise_no_input:
-        return examples, 0
-    repaired = [replace(example, input=normalise_no_input(example.input)) for example in examples]
-    return repaired, sum(1 for old, new in zip(examples, repaired, strict=True) if old.input != new.input)
+def _moderate(curation: Curation) -> None:
+    context, pool = curation.context, curation.pool
+    if "moderate" in context.parents:
+        curation.moderate(read_moderation(context.parents["moderate"], pool.examples))
+    elif curation.config.data.moderation != "none":
+        raise UserError(
+            what=f"data.moderation={curation.config.data.moderation}, but nothing was moderated",
+            where="data.moderation",
+            remedy="run from launch.py, which asks the moderation model first, or set data.moderation=none",
+        )
 
 
-def _filter(examples: list[Example], data: Data, steps: list[card.Step]) -> list[Example]:
-    filters = filters_named(data.filters)
-    dropped = dict.fromkeys((item.name for item in filters), 0)
-    kept = []
-    for example in examples:
-        reason = dropped_by(example, filters)
-        if reason is None:
-            kept.append(example)
-        else:
-            dropped[reason] += 1
-    left = len(examples)
-    for name, count in dropped.items():
-        left -= count
-        steps.append(card.Step(name=name, dropped=count, kept=left))
-    return kept
-
-
-def _deduplicate(
-    examples: list[Example], pool: Pool, data: Data, steps: list[card.Step], context: Context
-) -> list[Example]:
-    """Exact ROUGE-L against the seeds and every example kept before, in pool order."""
-    if data.dedup_threshold is None:
-        return examples
-    index = RougeIndex(data.dedup_threshold)
-    kept: list[Example] = []
-    _add_all(index, pool.seed_instructions)
-    for number, example in enumerate(examples):
-        context.progress(number, len(examples), f"{len(kept):,} kept")
-        if index.offer(example.instruction) is None:
-            kept.append(example)
-    steps.append(card.Step(name="deduplication", dropped=len(examples) - len(kept), kept=len(kept)))
-    return kept
-
-
-def _add_all(index: RougeIndex, texts: Iterable[str]) -> None:
-    for text in texts:
-        index.add(text)
-
-
-def _select(examples: list[Example], config: CurateConfig, steps: list[card.Step]) -> list[Example]:
-    """A prefix of the seed's hash order, so that smaller sets are contained in larger ones."""
-    size = len(examples) if config.data.size is None else config.data.size
-    chosen = [
-        examples[index] for index in selection.select([example.id for example in examples], size, config.seeds.data)
-    ]
-    steps.append(card.Step(name="selection", dropped=len(examples) - len(chosen), kept=len(chosen)))
-    return chosen
+def _write(curation: Curation) -> None:
+    folder, examples = curation.context.folder, curation.examples
+    export.write_examples(folder, examples)
+    if curation.contamination:
+        export.write_contamination(folder / export.CONTAMINATION, curation.contamination.values())
+    if curation.neighbours:
+        rows = ((example.id, curation.neighbours[example.id]) for example in examples)
+        export.write_neighbours(folder / export.NEIGHBOURS, rows, curation.known_texts)
+    facts = card.build(curation.pool, curation.steps, curation.repaired, examples, curation.details())
+    write_json(folder / "card.json", facts)

@@ -14,6 +14,8 @@ from alpaca.config import Teacher, how, what
 from alpaca.teachers.base import Session, TeacherClient
 
 MODEL = "programmatic"
+KNOBS = ("error_rate", "verbosity", "diversity", "latency")
+"""The options that the server reads; the others are about asking it."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -33,12 +35,12 @@ class Programmatic(Teacher):
 
 @asynccontextmanager
 async def opened(options: Programmatic, session: Session) -> AsyncIterator[TeacherClient]:
-    """A client of a server that runs in a thread of this process as long as the client is open."""
+    """A client of a server that runs in a process of its own as long as the client is open."""
     from alpaca.teachers.chat import Endpoint, connected
     from alpaca.teachers.openai import NO_KEY
-    from alpaca.teachers.programmatic.server import serve
+    from alpaca.teachers.programmatic.process import server_process
 
-    with serve(options) as base_url:
+    async with server_process({name: getattr(options, name) for name in KNOBS}) as base_url:
         endpoint = Endpoint(base_url=base_url, model=MODEL, key=NO_KEY, timeout=options.timeout)
         async with connected(endpoint) as client:
             yield client

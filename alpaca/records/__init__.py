@@ -1,4 +1,7 @@
-"""Rows of the JSONL files that stages exchange, and the one way to read, write and append them."""
+"""Rows of the JSONL files that stages exchange, and the one way to read, write and append them.
+
+reading: text files read strictly and in bounded memory; given: the small files that a user gives beside a data set.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alpaca.errors import UserError
+from alpaca.records.reading import NotJson, decode, read_lines
 
 # What `is_text` wants, for messages.
 TEXT = "a text (without halves of surrogate pairs)"
@@ -82,11 +86,15 @@ def as_row(record: Any) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file; a broken line is an error that names file, line and column."""
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _decode(line, path, number)
+    """The objects of a JSONL file; a broken line, NaN or wrong encoding is an error that names file and line."""
+    for number, line in read_lines(path):
+        try:
+            row = decode(line)
+        except NotJson as error:
+            raise _unreadable(str(error), line, path, number) from error
+        if not isinstance(row, dict):
+            raise _unreadable(f"a JSON {type(row).__name__}, expected an object", line, path, number)
+        yield row
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
@@ -114,19 +122,9 @@ def drop_torn_tail(path: Path) -> int:
         return len(content) - keep
 
 
-def _decode(line: str, path: Path, number: int) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            what=f"not JSON ({error.msg} at column {error.colno}): {line.strip()[:80]!r}",
-            where=f"{path}:{number}",
-            remedy="each line must be one JSON object",
-        ) from error
-    if not isinstance(row, dict):
-        raise UserError(
-            what=f"a JSON {type(row).__name__}, expected an object: {line.strip()[:80]!r}",
-            where=f"{path}:{number}",
-            remedy="each line must be one JSON object",
-        )
-    return row
+def _unreadable(problem: str, line: str, path: Path, number: int) -> UserError:
+    return UserError(
+        what=f"{problem}: {line.strip()[:80]!r}",
+        where=f"{path}:{number}",
+        remedy="each line must be one JSON object",
+    )

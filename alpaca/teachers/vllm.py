@@ -1,0 +1,98 @@
+"""A teacher that vLLM serves: the stage starts the server on a port of its own, asks it, and stops it at the end.
+
+vLLM is no dependency of this project: it is started as a program (`vllm serve`) and asked over HTTP.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from alpaca.config import how, what
+from alpaca.errors import UserError
+from alpaca.teachers.base import Session, TeacherClient
+from alpaca.teachers.weights import WeightsTeacher, require
+
+SET_HERE = {
+    "--host": "nothing", "--port": "nothing", "--served-model-name": "nothing", "--generation-config": "nothing",
+    "--model": "teacher.id or teacher.path", "--revision": "teacher.revision", "--dtype": "teacher.dtype",
+    "--quantization": "teacher.quantization", "-q": "teacher.quantization",
+    "--tensor-parallel-size": "teacher.tensor_parallel", "-tp": "teacher.tensor_parallel",
+    "--gpu-memory-utilization": "teacher.gpu_memory",
+}  # fmt: skip
+"""Arguments of `vllm serve` that have a key of their own -> that key."""
+
+
+@dataclass(kw_only=True, slots=True)
+class VLLM(WeightsTeacher):
+    """A model served by vLLM on this machine's GPUs, for the time of the stage."""
+
+    kind: str = what("vllm", choices=("vllm",))
+    endpoint: str = what("chat", choices=("chat", "completions"))
+    """chat: through the model's chat template; completions: the bare text is continued, as for base models."""
+    quantization: str | None = what(None)
+    """As vLLM names it ("awq", "fp8"); null: as the weights say."""
+    tensor_parallel: int = how(1, least=1)
+    """GPUs that share the model."""
+    gpu_memory: float = how(0.9, least=0.01)
+    """Share of each GPU's memory that vLLM takes."""
+    arguments: list[str] = how(factory=list)
+    """More arguments of `vllm serve`, for what does not change answers, such as ["--max-model-len", "8192"]."""
+    start_timeout: float = how(1800.0, least=1.0)
+    """Seconds until the server must answer; the first start downloads and compiles."""
+    in_flight: int = how(256, least=1)
+    """Requests sent at the same time; vLLM batches them."""
+    timeout: float = how(600.0, least=0.001)
+    """Seconds that one try may take."""
+
+
+@asynccontextmanager
+async def opened(options: VLLM, session: Session) -> AsyncIterator[TeacherClient]:
+    """A client of a server that runs as long as the client is open.
+
+    Raises UserError before anything is started when vLLM is not installed or an option does not fit, TeacherError with
+    the end of the server's log when it does not come up.
+    """
+    require(options)
+    for problem in (*argument_problems(options), *lacks()):
+        raise problem
+    from alpaca.teachers.vllm_server import serving
+
+    async with serving(options, executable() or "", session) as client:
+        yield client
+
+
+def executable() -> str | None:
+    """The `vllm` program: on the PATH, or beside this Python; None where vLLM is not installed."""
+    return shutil.which("vllm") or shutil.which(str(Path(sys.executable).parent / "vllm"))
+
+
+def lacks() -> Iterator[UserError]:
+    """What this machine lacks to start the server, for the plan; a cluster's node may have it."""
+    if executable() is None:
+        yield UserError(
+            what="vLLM is not installed here: there is no program `vllm`",
+            where="teacher",
+            remedy="install it in this environment (pip install vllm), or serve the model elsewhere and use "
+            "teacher=openai teacher.base_url=http://HOST:PORT/v1",
+        )
+
+
+def argument_problems(options: VLLM) -> Iterator[UserError]:
+    """What is wrong with the options wherever they would be used."""
+    for argument in options.arguments:
+        name = argument.partition("=")[0]
+        if name in SET_HERE:
+            yield UserError(
+                what=f"{argument!r} is set by this program",
+                where="teacher.arguments",
+                remedy=f"leave it out; its key is: {SET_HERE[name]}",
+            )
+    if options.gpu_memory > 1:
+        yield UserError(
+            what=f"{options.gpu_memory:g} is above the most allowed, 1", where="teacher.gpu_memory", remedy="a share"
+        )
