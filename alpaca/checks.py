@@ -242,6 +242,10 @@ def _selection(run: Run) -> Iterator[UserError]:
                 where=f"data.{name}",
                 remedy=f"data.selection={selection}, or data.{name}=null",
             )
+    if not re.fullmatch("[a-z]{2,3}", data.language):
+        yield UserError(
+            what=f"{data.language!r} is no code of a language", where="data.language", remedy="as en, de or zh (ISO 639)"
+        )
     if isinstance(run.data_gen, ReanswerDataGen) and run.data_gen.path is None:
         yield UserError(
             what="no instructions to be answered", where="data_gen.path", remedy="a data set: data_gen.path=FILE"

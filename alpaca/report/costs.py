@@ -22,10 +22,12 @@ def teacher(material: Material) -> list[Block]:
 
 def _asked(material: Material) -> list[Block]:
     found, options = material.teacher, material.setting("teacher") or {}
+    answered = material.card.get("teacher")
     named = [
         ("Kind", options.get("kind") or found.get("kind")),
         ("Model asked for", options.get("model") or options.get("id")),
-        ("Model that answered", material.card.get("teacher")),
+        ("Model that answered", answered),
+        ("Model in the preflight", found.get("model") if found.get("model") != answered else None),
         ("Endpoint", options.get("base_url")),
         ("Request", _way(material)),
         ("Shut down on", found.get("shutdown_date") or ("not announced" if found.get("checked") else None)),

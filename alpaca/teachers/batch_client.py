@@ -81,7 +81,7 @@ class BatchClient:
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._out: set[str] = set()  # names of the batches that are sent or worked on
+        self._busy = 0  # batches that are sent or worked on
         self._one_ended = asyncio.Event()
 
     async def complete(self, request: Request) -> Completion:
@@ -173,47 +173,49 @@ class BatchClient:
 
     async def _carry(self, entries: Sequence[_Entry]) -> None:
         """Sends requests and hands out their answers; in halves, one after the other, where the whole has no room."""
-        while True:
-            try:
-                await self._follow(await self._submit(entries), entries)
-            except _NoRoomError as error:
-                if others := len(self._out):
-                    self._say(f"{error}; waiting for one of {others} other batches to end")
-                    await self._news()
-                    continue
-                if len(entries) == 1:
-                    self._settle(entries, _no_room(error))
-                    return
+        while error := await self._brought(entries, self._sent_and_followed(entries)):
+            if self._busy:
+                self._say(f"{error}; waiting for one of {self._busy} other batches to end")
+                await self._news()
+            elif len(entries) == 1:
+                return self._settle(entries, _no_room(error))
+            else:
                 self._say(f"{error}; going on with half of its {len(entries):,} requests")
                 await self._carry(entries[: len(entries) // 2])
-                await self._carry(entries[len(entries) // 2 :])
-            except Exception as error:  # whatever it is, it belongs to those who wait for this batch
-                self._settle(entries, error)
-            return
+                return await self._carry(entries[len(entries) // 2 :])
+        return None
 
     async def _take_up(self, sent: Sent, entries: Sequence[_Entry]) -> None:
         """Hands out the answers of a batch of an earlier start."""
-        try:
-            await self._follow(sent, entries)
-        except _NoRoomError as error:
+        if error := await self._brought(entries, self._follow(sent, entries)):
             self._settle(entries, RetryableError(str(error)))
-        except Exception as error:  # as in `_carry`
+
+    async def _brought(self, entries: Sequence[_Entry], work: Awaitable[None]) -> _NoRoomError | None:
+        """Does the work for these requests, which get whatever goes wrong but a lack of room."""
+        self._busy += 1
+        try:
+            await work
+        except _NoRoomError as error:
+            return error
+        except Exception as error:  # a defect too belongs to those who wait, else they would wait for ever
             self._settle(entries, error)
+        finally:
+            self._busy -= 1
+            self._one_ended.set()
+        return None
+
+    async def _sent_and_followed(self, entries: Sequence[_Entry]) -> None:
+        await self._follow(await self._submit(entries), entries)
 
     async def _submit(self, entries: Sequence[_Entry]) -> Sent:
         """A file, an upload and a batch. RetryableError when the server cannot be reached for long."""
         requests = {entry.digest: entry.request.id if entry.request else "" for entry in entries}
         sent = self._journal.planned(uuid.uuid4().hex, requests)
-        self._out.add(sent.name)
         path = self._journal.input(sent)
         _write_lines(path, (self._line(entry) for entry in entries))
-        try:
-            file_id = await self._patiently(lambda: self._api.upload(path), TRIES)
-            self._journal.uploaded(sent, file_id)
-            self._journal.created(sent, await self._create(sent, file_id))
-        except BaseException:
-            self._out.discard(sent.name)
-            raise
+        file_id = await self._patiently(lambda: self._api.upload(path), TRIES)
+        self._journal.uploaded(sent, file_id)
+        self._journal.created(sent, await self._create(sent, file_id))
         path.unlink()
         self._say(f"{sent.batch_id}: {len(entries):,} requests sent")
         return sent
@@ -251,20 +253,16 @@ class BatchClient:
 
     async def _follow(self, sent: Sent, entries: Sequence[_Entry]) -> None:
         """Waits for the end of a batch and hands out what it has brought."""
-        self._out.add(sent.name)
         try:
             batch = await self._at_its_end(sent)
-            if batch["status"] == "failed":
-                self._journal.ended(sent, "failed")
-                raise _failure(batch)
-            await self._download(sent, batch)
-            self._journal.ended(sent, batch["status"])
         except GoneError as error:
             self._journal.ended(sent, "gone")
             raise RetryableError(str(error)) from error
-        finally:
-            self._out.discard(sent.name)
-            self._one_ended.set()
+        if batch["status"] == "failed":
+            self._journal.ended(sent, "failed")
+            raise _failure(batch)
+        await self._download(sent, batch)
+        self._journal.ended(sent, batch["status"])
         rows = self._rows(sent)
         missing = RetryableError(f"{sent.batch_id} ended ({batch['status']}) without an answer to it")
         for entry in entries:

@@ -252,7 +252,7 @@ def _changed(name: str, neutral: object) -> Callable[[Request, Request, str], Re
 
 
 def _with_stop(wanted: Request, plain: Request, text: str) -> Request | None:
-    """The wanted stops and a character that is nearly sure to come, but not at once: a frequent one of the plain text."""
+    """The wanted stops and a character that is nearly sure to come, but not at once: a frequent one of the text."""
     if not wanted.stop:
         return None
     characters = [character for character in text if not character.isspace() and character not in text[:HEAD]]

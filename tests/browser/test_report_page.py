@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from tests.unit.report_folders import HOSTILE, data_size_sweep, grid_sweep, named_sweep, single_run
+from tests.unit.report_folders import HOSTILE, data_only, data_size_sweep, grid_sweep, named_sweep, single_run
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -46,7 +46,10 @@ def browser():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Name -> report.html: a run, a 3 x 3 sweep, a grid, named levels, a missing arm with hostile responses."""
+    """Name -> page: a run, a 3 x 3 sweep, a grid, named levels, a missing arm with hostile responses; data sets alone.
+
+    card, hostile card: the page of one data set below the report's.
+    """
     output = tmp_path_factory.mktemp("pages")
     foreign = {"embedded": "embedded", "user_oriented_252": "user_oriented"}
     made = {
@@ -56,12 +59,50 @@ def pages(tmp_path_factory):
         "named": named_sweep(output / "named"),
         "torn": data_size_sweep(output / "torn", seeds=2, evaluations=foreign, response=HOSTILE + "x" * 300),
     }
+    made["data set"] = data_only(output / "data-set", sizes=(1000,), histograms=True, card=MANY_VERBS)
+    made["data sets"] = data_only(output / "data-sets", sizes=(250, 1000, 4000))
+    made["hostile data"] = data_only(output / "hostile", sizes=(250,), card=hostile_card(), looked_at=LOOKED_AT)
     torn = made["torn"][0]
     torn.lose(*[name for name in torn.parents if "size4000-s1" in name])
-    return {name: world.run(config) / "report.html" for name, (world, config) in made.items()}
+    found = {name: world.run(config) / "report.html" for name, (world, config) in made.items()}
+    cards = {"card": "data set", "hostile card": "hostile data"}
+    return found | {name: next(found[of].parent.glob("data/*.html")) for name, of in cards.items()}
 
 
-@pytest.fixture(params=["run", "sweep", "grid", "named", "torn"])
+OBJECTS = [["sentence", 90], ["characterisation", 40], ["list", 20], ["story", 10]]
+MANY_VERBS = {
+    "verbs": {
+        "method": "rules", "instructions": 1000, "with_verb": 900, "with_object": 800, "questions": 60, "other": 40,
+        "effective_verbs": 12.3, "different_verbs": 31, "question_words": [["what", 60]],
+        "top": [{"verb": f"summarize{at}", "count": 210 - 10 * at, "objects": OBJECTS} for at in range(20)],
+    }
+}  # fmt: skip
+LOOKED_AT = {
+    "requested": {"temperature": 1.0, "stop": ["\n20" * 40]}, "honoured": {"temperature": False},
+    "model": "m" * 90, "checked": "2026-11-22T10:00:00+00:00",
+}  # fmt: skip
+
+
+def hostile_card():
+    """Long words, markup and every optional section."""
+    text = HOSTILE + "x" * 300
+    row = {"id": "y" * 120, "instruction": text, "input": text, "output": f"{text}\n\n{text}", "provenance": {}}
+    return {
+        "source": text,
+        "teacher": "z" * 150,
+        "examples": [row] * 20,
+        "contamination": {"user_oriented_252": {"items": 252, "lcs": 7, "ngram": None, "dropped": 7}},
+        "moderation": {"model": "omni", "flagged": 3, "categories": {"hate/threatening": 2}},
+        "ratings": {"rated": 5000, "unreadable": 2, "mean": 3.9, "scores": [[3.0, 100], [4.5, 200]]},
+        "damage": {"label_noise": {"share": 0.2, "examples": 200}},
+        "parts": {text: {"examples": 10, "kept": 9}, "b": {"examples": 1, "kept": 1}},
+        "verbs": {**MANY_VERBS["verbs"], "top": [{"verb": text, "count": 9, "objects": [[text, 4]]}]},
+    }
+
+
+@pytest.fixture(
+    params=["run", "sweep", "grid", "named", "torn", "data set", "data sets", "hostile data", "card", "hostile card"]
+)
 def report(request, pages):
     return pages[request.param]
 
@@ -92,11 +133,13 @@ def test_the_page_never_scrolls_sideways_asks_for_nothing_and_has_no_errors(open
 def test_every_link_leads_to_something_that_exists(opened):
     page, _ = opened
     links = page.evaluate("[...document.querySelectorAll('a')].map(link => link.href)")
-    assert len(links) > 10
+    assert len(links) > 5
     assert [link for link in links if not Path(unquote(urlparse(link).path)).exists()] == []
 
 
-def test_one_form_of_each_figure_is_shown_and_its_text_is_legible(opened):
+def test_one_form_of_each_figure_is_shown_and_its_text_is_legible(opened, report, pages):
+    if report == pages["data sets"]:
+        pytest.skip("a comparison of data sets is a table")
     page, _ = opened
     shown = page.evaluate("""[...document.querySelectorAll('figure')].map(figure =>
         [...figure.querySelectorAll('svg')].filter(drawing => drawing.getBoundingClientRect().width > 0).length)""")
@@ -129,6 +172,39 @@ def test_text_stays_readable_on_light_and_dark_paper(browser, pages):
         context.close()
 
 
+def test_text_of_a_card_stays_readable_on_light_and_dark_paper(browser, pages):
+    for scheme in ("light", "dark"):
+        context = browser.new_context(color_scheme=scheme)
+        page = context.new_page()
+        page.goto(pages["card"].as_uri())
+        for selector in ("body", ".fine", "figcaption", "a", "thead th", ".facts dt", ".sample dt", "summary"):
+            assert contrast(page, selector) >= 4.5, (scheme, selector)
+        # Labels inside the rings stand on a wedge of their own colour, which is the same on both papers.
+        wedges = page.evaluate("""[...document.querySelectorAll('figure svg')].filter(drawing =>
+            drawing.getBoundingClientRect().width > 0).flatMap(drawing =>
+            [...drawing.querySelectorAll('path[fill^="#"]')].map(path => getComputedStyle(path).fill))""")
+        assert min(ratio("rgb(28, 30, 33)", colour) for colour in wedges if colour.startswith("rgb")) >= 4.5
+        context.close()
+
+
+def test_labels_of_the_rings_do_not_cover_each_other(browser, pages):
+    for width in WIDTHS:
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto(pages["card"].as_uri())
+        angles = page.evaluate("""[...document.querySelectorAll('figure svg')].filter(drawing =>
+            drawing.querySelector('title') && drawing.getBoundingClientRect().width > 0).flatMap(drawing =>
+            [...drawing.querySelectorAll('text')].map(text => [
+                text.style.fill.startsWith('rgb'), parseFloat(text.getAttribute('transform').slice(7)),
+                Math.abs(parseFloat(text.getAttribute('x'))), parseFloat(text.getAttribute('x')) < 0]))""")
+        assert len(angles) > 12
+        for inside in (True, False):
+            turns = sorted((angle + (180 if left else 0)) % 360 for kind, angle, _, left in angles if kind is inside)
+            radius = next(radius for kind, _, radius, _ in angles if kind is inside)
+            gaps = [(after - before) * 3.14159 / 180 * radius for before, after in zip(turns, turns[1:], strict=False)]
+            assert min(gaps, default=99) >= 10.5
+        page.close()
+
+
 def test_closed_folds_are_open_on_paper(browser, pages, tmp_path):
     page = browser.new_page()
     page.goto(pages["sweep"].as_uri())
@@ -136,6 +212,18 @@ def test_closed_folds_are_open_on_paper(browser, pages, tmp_path):
     # What stands in the last fold takes room although nobody opened it.
     assert page.evaluate("[...document.querySelectorAll('details .key')].pop().getBoundingClientRect().height") > 0
     page.close()
+
+
+def ratio(one: str, other: str) -> float:
+    """WCAG 2 contrast of two colours of the form rgb(r, g, b)."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def contrast(page, selector: str) -> float:

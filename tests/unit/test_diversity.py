@@ -119,7 +119,15 @@ def test_no_text_is_too_strange(text):
 
 
 def test_a_tally_adds_up_and_orders_equal_counts_by_name():
-    texts = ["Write a poem.", "Write a story.", "Write a story.", "Sort the words.", "Name a city.", "Why is it?", "Hm."]
+    texts = [
+        "Write a poem.",
+        "Write a story.",
+        "Write a story.",
+        "Sort the words.",
+        "Name a city.",
+        "Why is it?",
+        "Hm.",
+    ]
     found = verbs.tally(texts)
     assert (found.instructions, found.with_verb, found.questions, found.other) == (7, 5, 1, 1)
     assert [(one.verb, one.count, one.objects) for one in found.top] == [
@@ -149,7 +157,14 @@ def test_the_lexicon_has_each_spelling_once_and_enough_of_them():
 
 @pytest.mark.parametrize(
     ("plural", "singular"),
-    [("stories", "story"), ("boxes", "box"), ("classes", "class"), ("news", "news"), ("gas", "gas"), ("basis", "basis")],
+    [
+        ("stories", "story"),
+        ("boxes", "box"),
+        ("classes", "class"),
+        ("news", "news"),
+        ("gas", "gas"),
+        ("basis", "basis"),
+    ],
 )
 def test_singulars(plural, singular):
     assert verbs.singular(plural) == singular
@@ -167,7 +182,9 @@ def test_a_parser_decides_by_the_root_and_its_direct_object(monkeypatch):
     """spaCy itself is not needed: only that part of its interface that is used."""
     story = word("Story", "NOUN", "dobj")
     parsed = [
-        SimpleNamespace(sents=[SimpleNamespace(root=word("Write", "VERB", "ROOT", (word("me", "PRON", "dative"), story)))]),
+        SimpleNamespace(
+            sents=[SimpleNamespace(root=word("Write", "VERB", "ROOT", (word("me", "PRON", "dative"), story)))]
+        ),
         SimpleNamespace(sents=[SimpleNamespace(root=word("poem", "NOUN", "ROOT"))]),
         SimpleNamespace(sents=[]),
     ]

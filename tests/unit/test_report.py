@@ -23,9 +23,9 @@ from tests.unit.report_folders import HOSTILE, World, data_size_sweep, grid_swee
 class Page(HTMLParser):
     """Tags, ids, links and visible text of a page."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, file: str = "report.html") -> None:
         super().__init__()
-        self.source = (folder / "report.html").read_text(encoding="utf-8")
+        self.source = (folder / file).read_text(encoding="utf-8")
         self.tags: list[str] = []
         self.ids: list[str] = []
         self.links: list[str] = []
@@ -44,6 +44,10 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.words).split())
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def results_of(folder: Path):
@@ -101,26 +105,30 @@ def test_one_run_has_the_interval_over_items_and_says_what_it_leaves_out(run_fol
     assert "variation between seeds is not covered" in Page(run_folder).text
 
 
-def test_a_run_shows_its_families_loss_curves_and_lengths(run_folder):
+def test_a_run_shows_its_families_and_loss_curves_and_its_card_the_lengths(run_folder):
     labels = re.findall(r'aria-label="([^"]*)"', Page(run_folder).source)
     assert sum("exact match by family: classify" in label for label in labels) == 2
     assert any(label.startswith("Training loss of 1 run") for label in labels)
     assert any(label.startswith("Pretraining loss") for label in labels)
+    (card,) = (run_folder / "data").glob("*.html")
+    labels = re.findall(r'aria-label="([^"]*)"', card.read_text(encoding="utf-8"))
     assert any(label.startswith("Histograms of words: instruction mean") for label in labels)
 
 
 def test_two_renders_are_equal_to_the_byte(tmp_path):
     world, config = data_size_sweep(tmp_path, items=20)
-    first = {path.name: path.read_bytes() for path in world.run(config).glob("re*")}
-    assert {path.name: path.read_bytes() for path in world.run(config).glob("re*")} == first
-    assert set(first) == {"report.html", "results.json", "results.csv"}
+    first = written(world.run(config))
+    assert written(world.run(config)) == first
+    names = {name for name in first if not name.startswith("data/")}
+    assert names == {"report.html", "results.json", "results.csv"}
+    assert len(first) == 3 + 2 * 9
 
 
 def test_the_page_can_be_moved_with_its_output_folder(tmp_path):
     here, there = (single_run(tmp_path / name, items=20, histograms=True) for name in ("here", "there"))
-    pages = [world.run(config) / "report.html" for world, config in (here, there)]
-    assert pages[0].read_bytes() == pages[1].read_bytes()
-    assert str(tmp_path) not in pages[0].read_text(encoding="utf-8")
+    pages = [written(world.run(config)) for world, config in (here, there)]
+    assert pages[0] == pages[1]
+    assert not any(str(tmp_path).encode() in page for page in pages[0].values())
 
 
 @pytest.mark.parametrize("make", [single_run, data_size_sweep, grid_sweep, named_sweep])
