@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from alpaca.report.blocks import Block, Cell, Document, Facts, Figure, Link, Questions, Sample, Samples, Table, Text
 
 # An underscore inside a word is no emphasis.
-_MARKUP = re.compile(r"[\\`*{}\[\]<>|~$#]|(?<!\w)_|_(?!\w)")
+_MARKUP = re.compile(r"[\\`*{}\[\]<>|~$#]|(?<![^\W_])_|_(?![^\W_])")
 _ADDRESS = re.compile(r"(?i)\b((?:https?|ftp|mailto)(?=:)|www(?=\.))")
 _LINE_START = re.compile(r"^([-+]|\d+[.)])(?=\s|-|$)")
 _BACKTICKS = re.compile(r"`+")

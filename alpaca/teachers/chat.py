@@ -21,10 +21,10 @@ import openai
 from alpaca.errors import TeacherError
 from alpaca.teachers.base import Cause, Completion, RefusedRequestError, Request, RetryableError
 from alpaca.teachers.openai import KEY_VARIABLE, NO_KEY
-from alpaca.teachers.waits import retry_after, wait_asked
+from alpaca.teachers.waits import wait_asked
 from alpaca.teachers.wire import Endpoint, decoded, quote, read_answer, request_body
 
-__all__ = ["ChatClient", "Endpoint", "connected", "explain", "read_answer", "retry_after"]
+__all__ = ["ChatClient", "Endpoint", "connected", "explain", "open_api"]
 
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 TOO_MANY_REQUESTS = 429

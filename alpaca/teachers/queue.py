@@ -30,6 +30,7 @@ LONGEST_RETRY_AFTER = 600.0
 # A try that is turned away did not cost the server anything, so there may be more of them than of failures.
 REFUSALS_PER_ATTEMPT = 4
 MOST_DOUBLINGS = 60  # beyond it a power of two is as good as endless
+SOON = -2  # doublings: a quarter of the first delay
 KEPT = "every answer so far is kept and the same command goes on from there"
 
 
@@ -278,10 +279,10 @@ class _Desk:
         heapq.heappush(self._waiting, (due, each.request.id, replace(each, number=each.number + 1)))
 
     def _doublings(self, each: _Try, fault: RetryableError) -> int:
-        """As long as others are answered, only refusals are a reason to wait longer and longer."""
+        """As long as others are answered, only refusals are a reason to wait, longer and longer."""
         if not self._pace.healthy:
             return each.number - 1
-        return max(0, each.refusals - 1) if fault.cause is Cause.TURNED_AWAY else 0
+        return max(0, each.refusals - 1) if fault.cause is Cause.TURNED_AWAY else SOON
 
     def _is_exhausted(self, each: _Try) -> bool:
         most = self._policy.max_attempts

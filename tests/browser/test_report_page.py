@@ -5,6 +5,7 @@ Needs playwright and /usr/bin/chromium; without them the tests are skipped, or f
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -200,7 +201,7 @@ def test_labels_of_the_rings_do_not_cover_each_other(browser, pages):
         for inside in (True, False):
             turns = sorted((angle + (180 if left else 0)) % 360 for kind, angle, _, left in angles if kind is inside)
             radius = next(radius for kind, _, radius, _ in angles if kind is inside)
-            gaps = [(after - before) * 3.14159 / 180 * radius for before, after in zip(turns, turns[1:], strict=False)]
+            gaps = [(after - before) * 3.14159 / 180 * radius for before, after in itertools.pairwise(turns)]
             assert min(gaps, default=99) >= 10.5
         page.close()
 

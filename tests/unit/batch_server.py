@@ -62,12 +62,10 @@ class BatchServer(ThreadingHTTPServer):
         ending = self.ending(len(self.sent), lines)
         self.sent.append(lines)
         id = f"batch_{len(self.sent)}"
-        done = [line for line in lines if ending.answered is None or line["custom_id"] in ending.answered]
-        if ending.status == "failed":
-            done = []
         good, bad = [], []
         for line in lines if ending.status != "failed" else []:
-            row = ending.rows.get(line["custom_id"]) or (good_row(line) if line in done else expired_row(line))
+            is_done = ending.answered is None or line["custom_id"] in ending.answered
+            row = ending.rows.get(line["custom_id"]) or (good_row(line) if is_done else expired_row(line))
             is_good = bool(row["response"]) and row["response"]["status_code"] == 200
             (good if is_good else bad).append(row)
             self.paid[line["custom_id"]] += is_good

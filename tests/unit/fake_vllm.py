@@ -69,8 +69,10 @@ def main() -> None:
     if mode == "workers":
         environment = {**os.environ, "FAKE_VLLM": "worker"}
         subprocess.Popen([sys.executable, __file__], start_new_session=True, env=environment)
+        while not list(Path(os.environ["FAKE_VLLM_PIDS"]).glob("worker-*")):
+            time.sleep(0.01)
     server = ThreadingHTTPServer((option("--host"), int(option("--port"))), Handler)
-    server.ready_at = time.monotonic() + (1e9 if mode == "never" else 0.2)  # type: ignore[attr-defined]
+    server.ready_at = time.monotonic() + (1e9 if mode == "never" else 0.05)  # type: ignore[attr-defined]
     server.serve_forever()
 
 

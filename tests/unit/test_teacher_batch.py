@@ -43,7 +43,7 @@ def requests(count: int) -> list[Request]:
 
 
 def options(base_url: str, **changes: Any) -> OpenAIBatch:
-    return OpenAIBatch(**{"model": "m", "base_url": base_url, "gather": 0.05, "poll": 0.01, **changes})
+    return OpenAIBatch(**{"model": "m", "base_url": base_url, "gather": 0.02, "poll": 0.01, **changes})
 
 
 def ask_all(
@@ -389,6 +389,7 @@ def start(server: BatchServer, work: Path) -> int:
     return client.wait(30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("event", "fault"),
     [("upload", "kill_after"), ("create", "kill"), ("create", "kill_after"), ("look", "kill"), ("content", "kill")],

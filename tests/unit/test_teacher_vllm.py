@@ -165,6 +165,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("mode", ["", "never"])
 def test_no_server_outlives_the_process_that_asked_for_it(
