@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from alpaca import canonical
+from alpaca import canonical, teachers
 from alpaca.config import (
     AlpacaDataGen,
     AskedDataGen,
@@ -33,8 +33,7 @@ from alpaca.teachers.openai import OPENAI_URL, key_for, url_problem
 from alpaca.teachers.prices import price_of
 
 SOURCE_NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*")
-FOLDERS = ("model.path", "teacher.path")
-"""Content leaves that are folders of weights; all others are files."""
+KINDS_OF_PATH = {"file": "a file", "folder": "a folder in the transformers format"}
 BYTES_PER_PARAMETER = 16
 """fp32 weights, gradients and two AdamW states."""
 
@@ -62,6 +61,7 @@ def contradictions(run: Run, names: dict[str, Iterable[str]]) -> list[UserError]
         *_published(run),
         *_mixture(run),
         *_shape(run),
+        *_teacher(run),
         *_money(run),
         *_selection(run),
     ]
@@ -151,8 +151,8 @@ def _sources(run: Run) -> Iterator[UserError]:
         place = Path(leaf.value).expanduser() if leaf.mark == "content" and leaf.value else None
         if leaf.mark == "content" and leaf.value == "":
             yield UserError(what="empty path", where=leaf.path, remedy=f"give a path, or {leaf.path}=null")
-        elif place is not None and place.exists() and place.is_dir() != (leaf.path in FOLDERS):
-            kind = "a folder in the transformers format" if leaf.path in FOLDERS else "a file"
+        elif place is not None and place.exists() and leaf.rules["takes"] == ("file" if place.is_dir() else "folder"):
+            kind = KINDS_OF_PATH[leaf.rules["takes"]]
             remedy = f"give {kind}"
             if given.is_data_set(leaf.path):
                 remedy += f", or the folder of a finished stage that made {given.EXAMPLES}"
@@ -210,6 +210,16 @@ def _shape(run: Run) -> Iterator[UserError]:
         )
 
 
+def _teacher(run: Run) -> Iterator[UserError]:
+    """What the kind of the teacher says of its options."""
+    if _asks(run) and run.teacher.kind in teachers.KINDS:
+        yield from teachers.KINDS[run.teacher.kind].problems(run.teacher)
+
+
+def _asks(run: Run) -> bool:
+    return isinstance(run.data_gen, AskedDataGen) or run.data.selection == "judge_score"
+
+
 def _money(run: Run) -> Iterator[UserError]:
     """A table of prices that cannot be read, and a bound on money that could not be kept."""
     try:
@@ -217,8 +227,7 @@ def _money(run: Run) -> Iterator[UserError]:
     except UserError as error:
         yield error
         return
-    asks = isinstance(run.data_gen, AskedDataGen) or run.data.selection == "judge_score"
-    if run.spend.max_usd is not None and price is None and asks:
+    if run.spend.max_usd is not None and price is None and _asks(run):
         yield UserError(
             what=f"a bound of ${run.spend.max_usd:g}, but the price of this teacher's tokens is not known",
             where="spend.max_usd",
@@ -338,6 +347,8 @@ def _key(run: Run, stages: Collection[str]) -> Iterator[UserError]:
     """Keys that stages of this run will want; a teacher that has a URL or may have one is asked over the network."""
     asks = (isinstance(run.data_gen, AskedDataGen) and "sample" in stages) or "rate" in stages
     urls = []
+    if asks and run.teacher.kind in teachers.KINDS:
+        yield from teachers.KINDS[run.teacher.kind].lacks(run.teacher)
     if asks and hasattr(run.teacher, "base_url"):
         urls.append(run.teacher.base_url)
     if "moderate" in stages:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from alpaca.curation.filters import DEFAULT_LANGUAGE, FLAWS, Filter, TaskText, count_each, filters_named
+from alpaca.curation.filters import (
+    DEFAULT_LANGUAGE,
+    FLAWS,
+    OTHER_LANGUAGE,
+    Filter,
+    TaskText,
+    count_each,
+    filters_named,
+)
 
 _BARE_TWENTY = re.compile(r"(?:^|\s)20$")
 
@@ -27,9 +35,17 @@ SIGNS: tuple[Filter, ...] = (
 )
 
 
-def count(examples: Sequence[TaskText], language: str = DEFAULT_LANGUAGE) -> dict[str, int]:
-    """How many examples have each flaw (`FLAWS` and `SIGNS`), each by itself: one example can have several.
+def count(
+    source: Sequence[TaskText], kept: Sequence[TaskText], language: str = DEFAULT_LANGUAGE
+) -> tuple[dict[str, int], dict[str, int]]:
+    """How many examples have each flaw (`FLAWS` and `SIGNS`), each by itself: in the source, and in what is kept of it.
 
-    language: ISO 639-1 code of what is no flaw.
+    language: ISO 639-1 code of what is no flaw. The kept examples have instructions of the source.
     """
-    return count_each(examples, (*filters_named([each.name for each in FLAWS], language=language), *SIGNS))
+    flaws = filters_named([each.name for each in FLAWS], language=language)
+    # To tell the language costs more than all the other flaws together, so each instruction is looked at once.
+    slow = next(each for each in flaws if each.name == OTHER_LANGUAGE)
+    foreign = {task.instruction for task in source if slow.drops(task)}
+    known = Filter(name=OTHER_LANGUAGE, drops=lambda task: task.instruction in foreign)
+    every = (*(known if each is slow else each for each in flaws), *SIGNS)
+    return count_each(source, every), count_each(kept, every)

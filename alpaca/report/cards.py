@@ -75,7 +75,7 @@ def materials(outcomes: Sequence[Outcome], *, question: str = "", command: str =
 def _material(number: int, outcome: Outcome, question: str, command: str) -> Material:
     curate = outcome.folders["curate"]
     card = curate.document("card.json")
-    parsed = dependency.tally(str(row["instruction"]) for row in curate.rows("examples.jsonl"))
+    parsed = dependency.tally(_instructions(curate)) if dependency.available() else None
     return Material(
         number=number,
         card=card,
@@ -85,6 +85,10 @@ def _material(number: int, outcome: Outcome, question: str, command: str) -> Mat
         question=question,
         command=command,
     )
+
+
+def _instructions(curate: Folder) -> list[str]:
+    return [str(row["instruction"]) for row in curate.rows("examples.jsonl")]
 
 
 def moved(material: Material, library: Library) -> Material:

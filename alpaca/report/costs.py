@@ -31,14 +31,21 @@ def _asked(material: Material) -> list[Block]:
         ("Endpoint", options.get("base_url")),
         ("Request", _way(material)),
         ("Shut down on", found.get("shutdown_date") or ("not announced" if found.get("checked") else None)),
-        ("Looked at", wording.moment(str(found["checked"])) if found.get("checked") else None),
+        ("Looked at", found.get("checked")),
         ("Terms", material.terms.text),
     ]
     blocks: list[Block] = [Facts(rows=[(name, str(text)) for name, text in named if text])]
     requested, honoured = found.get("requested"), found.get("honoured")
     if isinstance(requested, Mapping):
         blocks.append(_parameters(requested, honoured if isinstance(honoured, Mapping) else None))
+        blocks += [Text(text=_HONOURED, kind="fine")] if isinstance(honoured, Mapping) else []
     return blocks
+
+
+_HONOURED = (
+    "Each parameter that is not neutral was tried by itself before the first request: honoured, ignored, refused, or "
+    "accepted, which is taken without a complaint and without an effect that could be seen."
+)
 
 
 def _way(material: Material) -> str:
@@ -55,10 +62,9 @@ def _parameters(requested: Mapping[str, Any], honoured: Mapping[str, Any] | None
 
 
 def _kept(name: str, honoured: Mapping[str, Any] | None) -> str:
-    if honoured is None or name not in honoured:
+    if honoured is None:
         return "not probed"
-    value = honoured[name]
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else _written(value)
+    return _written(honoured[name]) if name in honoured else "not tried, neutral"
 
 
 def _written(value: Any) -> str:

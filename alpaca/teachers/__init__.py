@@ -5,14 +5,14 @@ Light to import: planning reads the options of the teachers, and nothing heavier
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from alpaca.config import Teacher
 from alpaca.errors import UserError
-from alpaca.teachers import local, openai, openai_batch, programmatic, replay, vllm
+from alpaca.teachers import local, openai, openai_batch, programmatic, replay, vllm, weights
 from alpaca.teachers.base import Session, TeacherClient
 
 
@@ -24,14 +24,18 @@ class Kind:
     opened: Callable[[Any, Session], AbstractAsyncContextManager[TeacherClient]]
     probed: bool = True
     """Whether what it honours is found out before the first request; not where it is known or nothing can be asked."""
+    problems: Callable[[Any], Iterable[UserError]] = lambda options: ()
+    """What is wrong with its options wherever they would be used."""
+    lacks: Callable[[Any], Iterable[UserError]] = lambda options: ()
+    """What this machine lacks to open it."""
 
 
 KINDS: dict[str, Kind] = {
     "programmatic": Kind(programmatic.Programmatic, programmatic.opened, probed=False),
     "openai": Kind(openai.OpenAI, openai.opened),
-    "openai_batch": Kind(openai_batch.OpenAIBatch, openai_batch.opened, probed=False),
-    "local": Kind(local.Local, local.opened),
-    "vllm": Kind(vllm.VLLM, vllm.opened),
+    "openai_batch": Kind(openai_batch.OpenAIBatch, openai_batch.opened),
+    "local": Kind(local.Local, local.opened, problems=weights.problems),
+    "vllm": Kind(vllm.VLLM, vllm.opened, problems=vllm.problems, lacks=vllm.lacks),
     "replay": Kind(replay.Replay, replay.opened, probed=False),
 }
 """`teacher.kind` -> kind. A new teacher is one module, one line here and one YAML in conf/teacher/."""

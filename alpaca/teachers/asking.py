@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from alpaca.artifacts import write_json
+from alpaca.artifacts import read_json, write_json
 from alpaca.config import AskedDataGen, Spend, Teacher
 from alpaca.errors import ArtifactError, UserError
 from alpaca.teachers import KINDS, open_teacher
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from alpaca.artifacts import Context
 
 TEACHER = "teacher.json"
+NO_PROBE = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0}
 RECENT = 20  # requests from which the yield of the next ones is estimated
 ID_DIGITS = 6
 EARLY = 50  # requests after which the projection is kept for the record
@@ -161,7 +162,9 @@ class Desk:
         price = price_of(teacher, spend.prices)
         self.raw = RawRecords(context.folder / RAW)
         self.adoptable = adoptable(context.folder)
-        self.spending = Spending(spend, price, [*self.raw.paid(), *self.raw.failed])
+        place = context.folder / TEACHER
+        self._probe: list[dict[str, Any]] = [read_json(place)["probe"]] if place.exists() else []
+        self.spending = Spending(spend, price, [*self.raw.paid(), *self.raw.failed, *self._probe])
         self._client: TeacherClient | None = None
 
     async def fill(self, phase: Phase, rules: AskedDataGen | None = None) -> None:
@@ -186,7 +189,7 @@ class Desk:
             "requests": len(paid),
             "retries": sum(row["attempts"] - 1 for row in paid),
             "failed_paid_tries": len(self.raw.failed),
-            **totals([*paid, *self.raw.failed]),
+            **totals([*paid, *self.raw.failed, *self._probe]),
             "adopted_requests": len(self.raw.rows) - len(paid),
         }
         if self.spending.price is not None:
@@ -222,17 +225,20 @@ class Desk:
         place, first = self.context.folder / TEACHER, inquiry.phase.planned(0)
         if place.exists() or first is None:
             return
-        row: dict[str, Any] = {"kind": self.teacher.kind, "price": None}
+        row: dict[str, Any] = {"kind": self.teacher.kind, "price": None, "probe": NO_PROBE}
         if self.spending.price is not None:
             row["price"] = asdict(self.spending.price)
         if self._is_probed and self.teacher.preflight:
             from alpaca.teachers.preflight import preflight
 
-            found = await preflight(client, first.request)
+            # Batches answer within a day; the same server's other endpoint says at once what it honours.
+            found = await preflight(getattr(client, "online", client), first.request)
             row |= found.as_row()
         else:
             row |= {"requested": first.knobs(), "honoured": None}
         write_json(place, row)
+        self._probe = [row["probe"]]
+        self.spending.add(row["probe"])
 
     def _remember_projection(self, inquiry: Inquiry) -> None:
         """What was projected early stands beside the final cost, so that everybody can see how good it was."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from alpaca.config import how, what
 from alpaca.errors import UserError
+from alpaca.teachers import weights
 from alpaca.teachers.base import Session, TeacherClient
 from alpaca.teachers.weights import WeightsTeacher, require
 
@@ -58,7 +59,7 @@ async def opened(options: VLLM, session: Session) -> AsyncIterator[TeacherClient
     the end of the server's log when it does not come up.
     """
     require(options)
-    for problem in (*argument_problems(options), *lacks()):
+    for problem in (*argument_problems(options), *lacks(options)):
         raise problem
     from alpaca.teachers.vllm_server import serving
 
@@ -71,7 +72,13 @@ def executable() -> str | None:
     return shutil.which("vllm") or shutil.which(str(Path(sys.executable).parent / "vllm"))
 
 
-def lacks() -> Iterator[UserError]:
+def problems(options: VLLM) -> Iterator[UserError]:
+    """What is wrong with the options wherever they would be used."""
+    yield from weights.problems(options)
+    yield from argument_problems(options)
+
+
+def lacks(_options: VLLM) -> Iterator[UserError]:
     """What this machine lacks to start the server, for the plan; a cluster's node may have it."""
     if executable() is None:
         yield UserError(
@@ -83,7 +90,7 @@ def lacks() -> Iterator[UserError]:
 
 
 def argument_problems(options: VLLM) -> Iterator[UserError]:
-    """What is wrong with the options wherever they would be used."""
+    """What is wrong with arguments and numbers."""
     for argument in options.arguments:
         name = argument.partition("=")[0]
         if name in SET_HERE:

@@ -79,8 +79,8 @@ MANY_VERBS = {
     }
 }  # fmt: skip
 LOOKED_AT = {
-    "requested": {"temperature": 1.0, "stop": ["\n20" * 40]}, "honoured": {"temperature": False},
-    "model": "m" * 90, "checked": "2026-11-22T10:00:00+00:00",
+    "requested": {"temperature": 1.0, "stop": ["\n20" * 40]}, "honoured": {"temperature": "accepted"},
+    "model": "m" * 90, "checked": "2026-11-22",
 }  # fmt: skip
 
 

@@ -94,8 +94,8 @@ def full(tmp_path_factory):
     """A run that ends with its data set, with everything that a card can hold."""
     asked = {
         "requested": {"temperature": 1.0, "seed": 1630426470, "stop": ["\n20"]},
-        "honoured": {"temperature": True, "seed": False},
-        "model": "served-1", "shutdown_date": "2027-01-14", "checked": "2026-11-22T10:00:00+00:00",
+        "honoured": {"temperature": "honoured", "seed": "ignored"},
+        "model": "served-1", "shutdown_date": "2027-01-14", "checked": "2026-11-22",
     }  # fmt: skip
     world, config = data_only(
         tmp_path_factory.mktemp("full"),
@@ -148,9 +148,9 @@ def test_page_and_markdown_of_a_card_have_the_same_sections_and_numbers(full):
 
 def test_requested_and_honoured_parameters_stand_side_by_side(full):
     rows = re.findall(r"^\| (temperature|seed|stop) \| (.*?) \| (.*?) \|$", card_text(full), flags=re.MULTILINE)
-    assert ("temperature", "1", "yes") in rows
-    assert ("seed", "1630426470", "no") in rows
-    assert next(row for row in rows if row[0] == "stop")[2] == "not probed"
+    assert ("temperature", "1", "honoured") in rows
+    assert ("seed", "1630426470", "ignored") in rows
+    assert next(row for row in rows if row[0] == "stop")[2] == "not tried, neutral"
 
 
 def test_a_price_that_is_not_known_is_no_money(full, tmp_path):

@@ -17,8 +17,8 @@ NEEDS = {
     ("teacher", "openai"): ["teacher.model=gpt-6-luna"],
     ("teacher", "openai_batch"): ["teacher.model=gpt-6-luna"],
     ("teacher", "replay"): ["teacher.cassette=README.md"],
-    ("teacher", "local"): ["teacher.path=conf"],
-    ("teacher", "vllm"): ["teacher.path=conf"],
+    ("teacher", "local"): ["teacher.id=owner/name"],
+    ("teacher", "vllm"): ["teacher.id=owner/name"],
     ("data_gen", "reanswer"): ["data_gen.path=README.md"],
     ("data_gen", "mixture"): ["+data_gen.sources.a.path=README.md"],
 }

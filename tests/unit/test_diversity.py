@@ -218,12 +218,20 @@ def example(**texts: str) -> Example:
     ],
 )
 def test_each_flaw_is_counted(name, texts):
-    assert defects.count([example(**texts), example()])[name] == 1
+    before, after = defects.count([example(**texts), example()], [example()])
+    assert (before[name], after[name]) == (1, 0)
 
 
 @pytest.mark.parametrize("output", ["It was 120", "in 2020", "20.", "It was 1.20"])
 def test_a_number_that_ends_in_20_is_no_cut(output):
-    assert defects.count([example(output=output)])["ends_in_20"] == 0
+    assert defects.count([example(output=output)], [])[0]["ends_in_20"] == 0
+
+
+def test_the_language_that_is_wanted_is_no_flaw():
+    texts = [example(instruction="Nenne drei große Flüsse in Europa und beschreibe sie kurz."), example()]
+    assert defects.count(texts, texts[:1])[0]["other_language"] == 1
+    assert defects.count(texts, texts[:1])[1]["other_language"] == 1
+    assert defects.count(texts[:1], texts[:1], "de")[0]["other_language"] == 0
 
 
 def test_the_released_file_has_the_flaws_that_others_counted(shared):

@@ -108,15 +108,15 @@ def test_an_answer_ends_before_its_own_stop_string(weights: str) -> None:
     assert answers[1] == ask(weights, [request(1, max_tokens=60)])[0]
 
 
-def test_a_chat_template_is_used_where_there_is_one(weights: str, tmp_path: Path) -> None:
-    seen = list[str]()
+def test_a_chat_template_is_used_where_there_is_one(weights: str) -> None:
     generator = local_model.load(Local(path=weights))
-    generator.tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+    generator.tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+    )
     client = LocalModel(Local(path=weights), generator, bench())
     chat = request(0, messages=(Message(role="system", content="be red"), Message(role="user", content="sun")))
     asked = client._asked(chat, "x")
-    seen.append(asked.prompt)
-    assert seen == ["<bos>[system] be red[user] sun"]
+    assert asked.prompt == "<bos>[system] be red[user] sun"
     ids = generator.prompt_ids([asked])[0]
     assert ids.count(generator.tokenizer.bos_token_id) == 1
     generator.tokenizer.chat_template = "{{ raise_exception('no system role') }}"

@@ -201,7 +201,7 @@ def test_a_killed_keeper_takes_the_server_along(fake: Path, tmp_path: Path) -> N
 
 def test_without_vllm_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm, "executable", lambda: None)
-    (problem,) = vllm.lacks()
+    (problem,) = vllm.lacks(vllm.VLLM())
     assert "not installed" in problem.what
     with pytest.raises(UserError, match="vLLM is not installed here"):
         ask(tmp_path)
@@ -210,7 +210,7 @@ def test_without_vllm_nothing_is_started(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_program_is_found_on_the_path(fake: Path) -> None:
     assert vllm.executable() == str(fake.parent / "bin" / "vllm")
-    assert list(vllm.lacks()) == []
+    assert list(vllm.lacks(vllm.VLLM())) == []
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def build(
     pool: Pool, steps: Sequence[Step], repaired: int, kept: Sequence[Example], details: Details = _NOTHING_MORE
 ) -> dict[str, Any]:
     """card.json. Defects are counted in the pool, before curation, and again in what is kept."""
+    before, after = defects.count(pool.examples, kept, details.language)
     return {
         "source": pool.source,
         "teacher": pool.teacher,
@@ -102,8 +103,8 @@ def build(
         "size": len(kept),
         "steps": [asdict(step) for step in steps],
         "repairs": {"no_input_spellings": repaired},
-        "defects": defects.count(pool.examples, details.language),
-        "defects_kept": defects.count(kept, details.language),
+        "defects": before,
+        "defects_kept": after,
         "with_input": sum(1 for example in kept if example.input),
         "words": {
             name: _lengths([len(getattr(example, name).split()) for example in kept if getattr(example, name)])
