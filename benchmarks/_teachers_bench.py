@@ -53,6 +53,9 @@ class Requests:
         self.faults += 1
         return True
 
+    def gave_up(self, request: Request, reason: str) -> bool:
+        return False
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Asked:

@@ -154,8 +154,7 @@ def ratings(card: Mapping[str, Any]) -> list[Block]:
     unread = f" {found['unreadable']:,} answers held no score." if found["unreadable"] else ""
     text = Text(text=f"{found['rated']:,} examples were scored from 0 to 5.{mean}{unread}")
     rows = [[f"{score:g}", wording.count(number)] for score, number in found["scores"]]
-    most = max((number for _, number in found["scores"]), default=1)
-    shares = [number / most for _, number in found["scores"]]
+    shares = [number / found["rated"] for _, number in found["scores"]]
     table = Table(label="Scores", head=["score", "examples"], rows=rows, right=frozenset({0, 1}), shares=shares)
     return [text, table] if rows else [text]
 

@@ -12,7 +12,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -37,6 +37,9 @@ TEACHER = "teacher.json"
 NO_PROBE = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0}
 RECENT = 20  # requests from which the yield of the next ones is estimated
 ID_DIGITS = 6
+UNANSWERED = "unanswered"
+MOST_MISSED = 0.05
+"""Share of a list's requests that may stay unanswered."""
 EARLY = 50  # requests after which the projection is kept for the record
 QUOTED = 200  # characters of an answer that an error message shows
 
@@ -99,14 +102,23 @@ class Phase(Protocol):
         """Takes the answer (its row of raw.jsonl); called once per request, in their order."""
         ...
 
+    def may_miss(self, answered: int, missed: int) -> bool:
+        """Whether one more request may stay unanswered, after so many answered and so many missed ones."""
+        ...
+
 
 class Listed:
-    """A phase of fixed requests, all of which are asked; `rows` holds the answers in the order of the requests."""
+    """A phase of fixed requests, all of which are asked; `rows` holds the answers in the order of the requests.
+
+    A text that a server refuses or never answers must not end a run of thousands: its row has an empty text and
+    `UNANSWERED` as its finish reason, as long as such rows are few. must_answer: none may be missing.
+    """
 
     first_yield = 1.0
 
-    def __init__(self, requests: list[Planned]) -> None:
+    def __init__(self, requests: list[Planned], *, must_answer: bool = False) -> None:
         self.requests, self.rows = requests, list[dict[str, Any]]()
+        self._must_answer = must_answer
 
     @property
     def target(self) -> int:
@@ -118,6 +130,9 @@ class Listed:
     def judge(self, planned: Planned, row: dict[str, Any]) -> Verdict:
         self.rows.append(row)
         return Verdict(candidates=1, kept=1)
+
+    def may_miss(self, answered: int, missed: int) -> bool:
+        return not self._must_answer and missed < MOST_MISSED * (answered + missed + 1)
 
 
 def request_id(stem: str, index: int) -> str:
@@ -237,6 +252,8 @@ class Desk:
         else:
             row |= {"requested": first.knobs(), "honoured": None}
         write_json(place, row)
+        for warning in _warnings(row):
+            self.context.log(warning)
         self._probe = [row["probe"]]
         self.spending.add(row["probe"])
 
@@ -267,6 +284,7 @@ class Inquiry:
         self._put_back: list[Request] = []  # failed, and no room below the bound for another try
         self._verdicts: deque[Verdict] = deque(maxlen=max(RECENT, rules.stall_requests if rules else 0))
         self._last_text = ""
+        self._missed = 0
         self._projection = Projection()
 
     def wants_more(self) -> bool:
@@ -313,6 +331,18 @@ class Inquiry:
         self.outstanding -= 1
         self._put_back.append(request)
         return False
+
+    def gave_up(self, request: Request, reason: str) -> bool:
+        """Puts down an unanswered request as such where the phase may miss it. See `Source`."""
+        planned = self._plans[self._waiting[request.id]]
+        if not self.phase.may_miss(self.judged_here, self._missed):
+            return False
+        del self._waiting[request.id]
+        self._missed += 1
+        self._raw.append(_unanswered_row(planned, reason))
+        self.outstanding -= 1
+        self.judge_answers()
+        return True
 
     def judge_answers(self) -> None:
         """Judges the answers that follow those judged already, up to the first that is missing."""
@@ -446,6 +476,15 @@ class Inquiry:
         )
 
 
+def _warnings(teacher: dict[str, Any]) -> Iterator[str]:
+    """What a user should know of teacher.json before it is paid for."""
+    ignored = [name for name, outcome in (teacher.get("honoured") or {}).items() if outcome == "ignored"]
+    if ignored:
+        yield f"note: the teacher ignores {', '.join(ignored)}; requested and honoured values stand in {TEACHER}"
+    if teacher.get("shutdown_date"):
+        yield f"note: {teacher.get('model') or 'the model'} is shut down on {teacher['shutdown_date']}"
+
+
 def _clock(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -470,6 +509,20 @@ def _raw_row(planned: Planned, answer: Answer) -> dict[str, Any]:
         "system_fingerprint": completion.system_fingerprint,
         "attempts": answer.attempts,
         "seconds": round(answer.seconds, 4),
+    }
+
+
+def _unanswered_row(planned: Planned, reason: str) -> dict[str, Any]:
+    return {
+        "id": planned.request.id,
+        "request_sha256": planned.digest,
+        "text": "",
+        "finish_reason": UNANSWERED,
+        "model": "",
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "attempts": 1,
+        "reason": reason,
     }
 
 

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from alpaca.config import Teacher
 from alpaca.errors import TeacherError
-from alpaca.teachers.base import Cause, Completion, Request, RetryableError, TeacherClient
+from alpaca.teachers.base import Cause, Completion, RefusedRequestError, Request, RetryableError, TeacherClient
 from alpaca.teachers.throttle import Breaker, Pace, Pauses
 
 # Retry-After headers beyond this are taken as this: a wrong one must not put a request to sleep for a year.
@@ -87,6 +87,10 @@ class Source(Protocol):
         """Told about every failed try; whether the same request may be tried again now (the source keeps it if not)."""
         ...
 
+    def gave_up(self, request: Request, reason: str) -> bool:
+        """Told about a request that cannot be answered; whether the others go on without it."""
+        ...
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class _Try:
@@ -105,8 +109,8 @@ async def ask(
     """Yields answers as they arrive, in no particular order, each request at most once.
 
     note: told about every failed try that is followed by another, about what the throttle does, and about the answers
-    waited for at the end. Raises TeacherError when a request cannot be answered or has used up its tries, or the server
-    stays dead, and the source still wants more; answers that arrive within `policy.drain` of that are yielded first.
+    waited for at the end. Raises TeacherError when a request without which the source does not go on cannot be answered
+    or has used up its tries, or the server stays dead, and the source still wants more; answers that arrive within `policy.drain` of that are yielded first.
     Close the generator (contextlib.aclosing).
     """
     desk = _Desk(client, source, policy, note or _unheard)
@@ -231,7 +235,8 @@ class _Desk:
         except RetryableError as fault:
             self._failed(each, fault, self._loop.time() - began)
         except TeacherError as error:
-            self.failure = self.failure or error
+            if not (isinstance(error, RefusedRequestError) and self._source.gave_up(each.request, error.what)):
+                self.failure = self.failure or error
         else:
             self._answered(answer)
             return answer
@@ -271,7 +276,8 @@ class _Desk:
 
     def _try_again(self, each: _Try, fault: RetryableError) -> None:
         if self._is_exhausted(each) and not self._breaker.is_open:
-            self.failure = self.failure or _exhausted(each, fault)
+            if not self._source.gave_up(each.request, fault.reason):
+                self.failure = self.failure or _exhausted(each, fault)
             return
         delay = back_off(each.request.id, each.number, self._policy, fault.after, self._doublings(each, fault))
         self._note(f"{each.request.id}: {fault.reason}; {self._told(each, fault)} in {delay:.1f} s")

@@ -35,6 +35,9 @@ class Requests:
         self.faults.append(fault)
         return True
 
+    def gave_up(self, request: Request, reason: str) -> bool:
+        return False
+
 
 def policy(**changes: Any) -> Policy:
     return Policy(**{"in_flight": 8, "max_attempts": 4, "timeout": 5.0, "first_delay": 0.005, "drain": 1.0, **changes})

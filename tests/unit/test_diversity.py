@@ -196,6 +196,8 @@ def test_a_parser_decides_by_the_root_and_its_direct_object(monkeypatch):
     assert found.method == "spaCy 3.8.2, en_core_web_sm 3.8.0"
     assert (found.top[0].verb, found.top[0].objects) == ("write", [("story", 1)])
     assert (found.with_verb, found.other) == (1, 2)
+    monkeypatch.setattr(dependency, "MOST", 2)
+    assert dependency.tally(["a", "b", "c"]).instructions == 2
 
 
 def example(**texts: str) -> Example:

@@ -24,7 +24,7 @@ from alpaca.config import (
     Teacher,
 )
 from alpaca.curation.filters import dropped_by
-from alpaca.errors import UserError
+from alpaca.errors import TeacherError, UserError
 from alpaca.records import SeedTask, read_jsonl
 from alpaca.stages.sample import run
 from alpaca.stages.sample.plan import RequestPlan
@@ -69,12 +69,17 @@ def chat_server(answer: Callable[[str], str]) -> Iterator[str]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if "forbidden" in body["messages"][-1]["content"]:
+                return self._send(400, {"error": {"message": "this prompt is not allowed", "code": "policy"}})
             message = {"role": "assistant", "content": answer(body["messages"][-1]["content"])}
             usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            content = json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": body["model"],
-                                  "choices": [choice], "usage": usage}).encode()  # fmt: skip
-            self.send_response(200)
+            return self._send(200, {"id": "c", "object": "chat.completion", "created": 1, "model": body["model"],
+                                    "choices": [choice], "usage": usage})  # fmt: skip
+
+        def _send(self, status: int, answer: dict[str, Any]) -> None:
+            content = json.dumps(answer).encode()
+            self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(content)))
             self.end_headers()
@@ -263,6 +268,23 @@ def test_inputs_are_asked_too_and_cut_answers_left_out(tmp_path: Path) -> None:
     assert sorted(asked) == ["What is 0?\n\nInput:\nsee here", "What is 1?", "What is 2?"]
     pool = json.loads((tmp_path / "out" / "pool.json").read_text())
     assert (pool["kept"], pool["requests"]) == (3, 3)
+
+
+def test_a_few_refused_texts_do_not_end_a_run_and_many_do(tmp_path: Path) -> None:
+    for name, forbidden in (("few", {7}), ("many", set(range(3, 30)))):
+        path = tmp_path / f"{name}.jsonl"
+        lines = [{"instruction": f"What is {n}? {'forbidden' if n in forbidden else ''}", "input": "", "output": ""}
+                 for n in range(30)]  # fmt: skip
+        path.write_text("\n".join(json.dumps(line) for line in lines))
+    with chat_server(lambda text: "Fine.") as url:
+        teacher = OpenAI(model="m", base_url=url, preflight=False, in_flight=2)
+        sample(tmp_path / "a", ReanswerDataGen(path=str(tmp_path / "few.jsonl")), teacher)
+        pool = json.loads((tmp_path / "a" / "pool.json").read_text())
+        assert (pool["kept"], pool["dropped"]["cut_or_empty"]) == (29, 1)
+        (reason,) = [row["reason"] for row in rows(tmp_path / "a" / "raw.jsonl") if "reason" in row]
+        assert reason.endswith("not allowed")
+        with pytest.raises(TeacherError, match="not allowed"):
+            sample(tmp_path / "b", ReanswerDataGen(path=str(tmp_path / "many.jsonl")), teacher)
 
 
 def test_more_answers_than_instructions_are_refused(tmp_path: Path) -> None:

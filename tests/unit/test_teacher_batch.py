@@ -75,6 +75,9 @@ class Source:
         self.faults.append(fault)
         return True
 
+    def gave_up(self, request: Request, reason: str) -> bool:
+        return False
+
 
 def queued(base_url: str, work: Path, source: Source, **changes: Any) -> list[Answer]:
     """Answers of all requests through the queue, which asks again what a batch left open."""

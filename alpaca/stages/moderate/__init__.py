@@ -9,8 +9,8 @@ import json
 from typing import TYPE_CHECKING
 
 from alpaca.config import ModerateConfig, Spend
-from alpaca.stages.curate.candidates import read_pool
 from alpaca.records import Example, write_jsonl
+from alpaca.stages.curate.candidates import read_pool
 from alpaca.teachers.asking import Desk, Listed, Planned, at_desk, request_id
 from alpaca.teachers.base import Message, Request
 from alpaca.teachers.moderation import MODERATORS
@@ -24,7 +24,8 @@ MODERATION = "moderation.jsonl"
 def run(config: ModerateConfig, context: Context) -> None:
     """Writes moderation.jsonl: id, flagged and the flagged categories, one row per example in the order of the pool."""
     examples = read_pool(context.parents["pool"]).examples
-    phase = Listed([_planned(index, example) for index, example in enumerate(examples)])
+    requests = [_planned(index, example) for index, example in enumerate(examples)]
+    phase = Listed(requests, must_answer=True)  # an example that nobody looked at is not harmless
 
     async def flow(desk: Desk) -> None:
         await desk.fill(phase)

@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING
 
 from alpaca.config import RateConfig
-from alpaca.stages.curate.candidates import read_pool
 from alpaca.records import Example, write_jsonl
+from alpaca.stages.curate.candidates import read_pool
 from alpaca.teachers.asking import Desk, Listed, Planned, at_desk, request_id
 from alpaca.teachers.base import Message, Request
 

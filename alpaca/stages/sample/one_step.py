@@ -82,6 +82,9 @@ class TaskLists:
             self._kept_after.append(len(self._machine))
         return Verdict(candidates=candidates, kept=len(kept), duplicates=self.judge_.duplicates - before)
 
+    def may_miss(self, answered: int, missed: int) -> bool:
+        return False  # another answer in its place would make another data set
+
     def responses(self) -> Iterator[dict[str, Any]]:
         """The rows of responses.jsonl: the judged requests in order, without what depends on this execution.
 

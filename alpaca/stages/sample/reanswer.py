@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 CANDIDATES = "candidates.jsonl"
 STEM = "answer"
-UNANSWERED = "unanswered"
-"""finish_reason of a request that the teacher never answered: it counts as an empty answer."""
 
 
 def run_reanswer(config: SampleConfig, context: Context) -> None:

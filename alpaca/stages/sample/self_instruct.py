@@ -101,6 +101,9 @@ class Instructions:
         self._kept_after.append(len(self.kept))
         return Verdict(candidates=len(found[:room]), kept=len(self.kept) - before)
 
+    def may_miss(self, answered: int, missed: int) -> bool:
+        return False
+
     def _machine_count(self) -> int:
         return round(self._options.machine_share * self._options.seeds_per_prompt)
 
