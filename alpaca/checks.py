@@ -253,7 +253,9 @@ def _selection(run: Run) -> Iterator[UserError]:
             )
     if not re.fullmatch("[a-z]{2,3}", data.language):
         yield UserError(
-            what=f"{data.language!r} is no code of a language", where="data.language", remedy="as en, de or zh (ISO 639)"
+            what=f"{data.language!r} is no code of a language",
+            where="data.language",
+            remedy="as en, de or zh (ISO 639)",
         )
     if isinstance(run.data_gen, ReanswerDataGen) and run.data_gen.path is None:
         yield UserError(

@@ -50,7 +50,9 @@ def _absolute(node: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             changes[item.name] = _absolute(value)
         elif isinstance(value, dict):
-            changes[item.name] = {name: _absolute(child) if dataclasses.is_dataclass(child) else child for name, child in value.items()}
+            changes[item.name] = {
+                name: _absolute(child) if dataclasses.is_dataclass(child) else child for name, child in value.items()
+            }
         elif item.metadata.get("mark") == config.CONTENT and value is not None:
             changes[item.name] = str(Path(value).expanduser().resolve())
     return dataclasses.replace(node, **changes)

@@ -1,4 +1,4 @@
-"""How many requests a pool will take, told early: the yield falls as the pool fills, and the first answers say how fast.
+"""How many requests a pool will take, told early: the yield falls as the pool fills, and first answers say how fast.
 
 A candidate that passes the filters is new unless it collides with one of the k kept ones. With a chance q of a
 collision per pair it is new with probability exp(-q k), so that going from a to b kept ones takes the integral of

@@ -110,7 +110,8 @@ async def ask(
 
     note: told about every failed try that is followed by another, about what the throttle does, and about the answers
     waited for at the end. Raises TeacherError when a request without which the source does not go on cannot be answered
-    or has used up its tries, or the server stays dead, and the source still wants more; answers that arrive within `policy.drain` of that are yielded first.
+    or has used up its tries, or the server stays dead, and the source still wants more; answers that arrive within
+    `policy.drain` of that are yielded first.
     Close the generator (contextlib.aclosing).
     """
     desk = _Desk(client, source, policy, note or _unheard)

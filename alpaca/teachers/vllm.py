@@ -14,9 +14,9 @@ from pathlib import Path
 
 from alpaca.config import how, what
 from alpaca.errors import UserError
-from alpaca.teachers import weights
 from alpaca.teachers.base import Session, TeacherClient
 from alpaca.teachers.weights import WeightsTeacher, require
+from alpaca.teachers.weights import problems as weights_problems
 
 SET_HERE = {
     "--host": "nothing", "--port": "nothing", "--served-model-name": "nothing", "--generation-config": "nothing",
@@ -74,7 +74,7 @@ def executable() -> str | None:
 
 def problems(options: VLLM) -> Iterator[UserError]:
     """What is wrong with the options wherever they would be used."""
-    yield from weights.problems(options)
+    yield from weights_problems(options)
     yield from argument_problems(options)
 
 

@@ -1,4 +1,4 @@
-"""Rate: the teacher as judge of every example of a pool, from 0 to 5, as AlpaGasus does (Chen et al., arXiv 2307.08701).
+"""Rate: the teacher as judge of every example of a pool, from 0 to 5, as in AlpaGasus (Chen et al., arXiv 2307.08701).
 
 python -m alpaca.jobs outputs/rate/NAME-KEY
 """
