@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from alpaca.artifacts import is_finished, read_json
 from alpaca.config import (
-    AlpacaDataGen,
     AskedDataGen,
     CurateConfig,
-    EvolveDataGen,
     MixtureDataGen,
     ModerateConfig,
     PretrainConfig,
-    RateConfig,
-    ReanswerDataGen,
     ReleasedDataGen,
     RespondConfig,
     SampleConfig,
-    SelfInstructDataGen,
-    Spend,
-    Teacher,
     TinyModel,
     TrainConfig,
 )
+from alpaca.dispatch import asking
 from alpaca.plan import Node, Plan
 from alpaca.runtime.budget import Budget
-from alpaca.teachers.prices import price_of
 
-# Means of the released set (4.2 characters a token): see the benchmark notes in benchmarks/README.md.
-PROMPT_TOKENS, TASK_TOKENS, EXAMPLE_TOKENS = 800, 99, 128
-KEEP_RATE = 0.6
-"""Share of a teacher's tasks that pass the rules: assumed, upstream publishes none."""
-QUESTION_TOKENS, ANSWER_TOKENS, RATING_TOKENS = 120, 200, 60
-SHOTS_TOKENS = 1200
-"""A prompt of self-instruct's later steps with its examples."""
+# Mean of the released set (4.2 characters a token): see the benchmark notes in benchmarks/README.md.
+EXAMPLE_TOKENS = 128
 H100_FLOPS, GUESSED_UTILISATION = 989e12, 0.4
 
 
@@ -120,62 +107,18 @@ def _sample(node: Node, plan: Plan) -> str:
         return f"reads {len(source.sources)} data sets"
     if not isinstance(source, AskedDataGen) or config.teacher is None:
         return ""
-    asked = _asked(source)
-    if asked is None:
-        return "one request per instruction"
-    return _asking(asked, config.teacher, config.spend, "about ")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
-    """Requests, and the prompt and completion tokens of one."""
-
-    requests: int
-    prompt: int
-    completion: int
-
-
-def _asked(source: AskedDataGen) -> Asked | None:
-    """A guess before anything was asked; None where even the number of requests is not known."""
-    if isinstance(source, AlpacaDataGen):
-        tasks = source.tasks_per_request - source.seeds_per_prompt
-        count = math.ceil(source.num_examples / tasks / KEEP_RATE)
-        return Asked(requests=count, prompt=PROMPT_TOKENS, completion=tasks * TASK_TOKENS)
-    if isinstance(source, SelfInstructDataGen):
-        return Asked(requests=3 * source.num_examples, prompt=SHOTS_TOKENS, completion=TASK_TOKENS)
-    if isinstance(source, EvolveDataGen):
-        return Asked(requests=2 * source.num_examples, prompt=2 * QUESTION_TOKENS, completion=ANSWER_TOKENS)
-    if isinstance(source, ReanswerDataGen) and source.num_examples is not None:
-        return Asked(requests=source.num_examples, prompt=QUESTION_TOKENS, completion=ANSWER_TOKENS)
-    return None
-
-
-def _asking(asked: Asked, teacher: Teacher, spend: Spend, how_sure: str) -> str:
-    """Requests, tokens and money in words."""
-    prompt, completion = asked.requests * asked.prompt, asked.requests * asked.completion
-    price = price_of(teacher, spend.prices)
-    if price is None:
-        money = "price unknown"
-    elif price.input or price.output:
-        usd = price.usd({"prompt_tokens": prompt, "completion_tokens": completion})
-        money = f"${usd:,.2f} by the prices of {price.date}"
-    else:
-        money = "no money"
-    return f"{how_sure}{asked.requests:,} requests, {_short(prompt + completion)} tokens (a guess), {money}"
+    asked = asking.asked(node, plan)
+    return asked.told() if asked is not None else "one request per instruction"
 
 
 def _rate(node: Node, plan: Plan) -> str:
-    config: RateConfig = node.config
-    examples = _pool_size(plan.nodes[node.parents["pool"]].config.data_gen)
-    if examples is None:
-        return "one request per example of the pool"
-    asked = Asked(requests=examples, prompt=QUESTION_TOKENS + ANSWER_TOKENS, completion=RATING_TOKENS)
-    return _asking(asked, config.teacher, config.spend, "")
+    asked = asking.asked(node, plan)
+    return asked.told() if asked is not None else "one request per example of the pool"
 
 
 def _moderate(node: Node, plan: Plan) -> str:
     config: ModerateConfig = node.config
-    examples = _pool_size(plan.nodes[node.parents["pool"]].config.data_gen)
+    examples = asking.pool_size(plan.nodes[node.parents["pool"]].config.data_gen)
     return f"{'one request per example' if examples is None else f'{examples:,} requests'} to {config.model}"
 
 
@@ -202,7 +145,8 @@ def _train(node: Node, plan: Plan) -> str:
     tokens = steps * batch * EXAMPLE_TOKENS
     flops = 6 * config.model.parameters * tokens
     hours = flops / (H100_FLOPS * GUESSED_UTILISATION) / 3600
-    return f"{text}, {_short(tokens)} tokens, {flops:.1e} FLOP: {hours:.2g} GPU-hours on an H100 at 40 % (a guess)"
+    guess = f"{hours:.2g} GPU-hours on an H100 at 40 % (a guess)"
+    return f"{text}, {asking.short(tokens)} tokens, {flops:.1e} FLOP: {guess}"
 
 
 def _examples(node: Node, plan: Plan) -> int | None:
@@ -211,15 +155,7 @@ def _examples(node: Node, plan: Plan) -> int | None:
     size: int | None = curate.config.data.size
     if size is not None:
         return size
-    return _pool_size(plan.nodes[curate.parents["pool"]].config.data_gen)
-
-
-def _pool_size(source: Any) -> int | None:
-    """Examples in a pool as far as its configuration says it."""
-    if isinstance(source, ReleasedDataGen):
-        return source.examples if source.path is None and source.hub is None else None
-    found: int | None = getattr(source, "num_examples", None)
-    return found
+    return asking.pool_size(plan.nodes[curate.parents["pool"]].config.data_gen)
 
 
 def _respond(node: Node, plan: Plan) -> str:
@@ -237,10 +173,3 @@ _DESCRIBE: dict[str, Callable[[Node, Plan], str]] = {
     "train": _train,
     "respond": _respond,
 }
-
-
-def _short(count: float) -> str:
-    for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g} {name}"
-    return f"{count:.0f}"

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from alpaca import artifacts, canonical, checks, plan
 from alpaca.config import ReportConfig
-from alpaca.dispatch import display, local, prepare
+from alpaca.dispatch import asking, display, local, prepare
 from alpaca.dispatch.prepare import Session
 from alpaca.errors import ArtifactError, ConfigurationErrors
 from alpaca.runtime import provenance
@@ -34,6 +34,8 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     }
     if lacks:
         raise ConfigurationErrors(lacks.values())
+    for text in _beyond_bounds(session):
+        out.print(f"note: {text}", markup=False)
     prepare.verify_cached(session)
     prepare.freeze_stages(session)
     outcome = _run_stages(session, out)
@@ -42,6 +44,17 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
         return _conclude(session, outcome, None, out)
     page, made = _report(sweep, session, outcome, overrides, out)
     return _conclude(session, outcome, page if made else None, out)
+
+
+def _beyond_bounds(session: Session) -> list[str]:
+    """Stages whose forecast is above a bound: they will stop there."""
+    found = []
+    for key, node in session.plan.nodes.items():
+        asked = asking.asked(node, session.plan)
+        beyond = asked.beyond() if asked is not None and not artifacts.is_finished(session.folders[key]) else None
+        if beyond:
+            found.append(f"{session.label(key)}: {beyond}: it stops there and keeps everything")
+    return found
 
 
 def _unfinished(session: Session, roles: dict[str, str]) -> set[str]:
@@ -75,6 +88,7 @@ def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
         prepare.verify_cached(session)
     except ArtifactError as error:
         warnings.add(error.text())
+    warnings.update(_beyond_bounds(session))
     for text in sorted(warnings):
         out.print(f"warning: {text}", markup=False)
 

@@ -1,0 +1,120 @@
+"""What asking a teacher will cost, before anything is asked: guesses from the released data, marked as such."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from alpaca.config import (
+    AlpacaDataGen,
+    AskedDataGen,
+    EvolveDataGen,
+    RateConfig,
+    ReanswerDataGen,
+    ReleasedDataGen,
+    SampleConfig,
+    SelfInstructDataGen,
+    Spend,
+    Teacher,
+)
+from alpaca.plan import Node, Plan
+from alpaca.teachers.prices import Price, price_of
+
+# Means of the released set (4.2 characters a token): see the benchmark notes in benchmarks/README.md.
+PROMPT_TOKENS, TASK_TOKENS = 800, 99
+KEEP_RATE = 0.6
+"""Share of a teacher's tasks that pass the rules: assumed, upstream publishes none."""
+QUESTION_TOKENS, ANSWER_TOKENS, RATING_TOKENS = 120, 200, 60
+SHOTS_TOKENS = 1200
+"""A prompt of self-instruct's later steps with its examples."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """Requests, and the prompt and completion tokens of one. price: None where it is not known."""
+
+    requests: int
+    prompt: int
+    completion: int
+    price: Price | None
+    spend: Spend
+
+    @property
+    def tokens(self) -> int:
+        return self.requests * (self.prompt + self.completion)
+
+    @property
+    def usd(self) -> float | None:
+        if self.price is None:
+            return None
+        row = {"prompt_tokens": self.requests * self.prompt, "completion_tokens": self.requests * self.completion}
+        return self.price.usd(row)
+
+    def told(self) -> str:
+        """Requests, tokens and money in words."""
+        if self.usd is None or self.price is None:
+            money = "price unknown"
+        else:
+            money = f"${self.usd:,.2f} by the prices of {self.price.date}" if self.usd else "no money"
+        return f"about {self.requests:,} requests, {short(self.tokens)} tokens (a guess), {money}"
+
+    def beyond(self) -> str | None:
+        """What is said where the guess is above a bound of `spend`; the stage then stops there and keeps everything."""
+        most_usd, most_tokens = self.spend.max_usd, self.spend.max_tokens
+        if most_usd is not None and self.usd is not None and self.usd > most_usd:
+            return f"a guess of ${self.usd:,.2f} is above spend.max_usd={most_usd:g}"
+        if most_tokens is not None and self.tokens > most_tokens:
+            return f"a guess of {short(self.tokens)} tokens is above spend.max_tokens={most_tokens:,}"
+        return None
+
+
+def asked(node: Node, plan: Plan) -> Asked | None:
+    """The guess for a stage that asks a teacher; None for any other, and where the number of requests is not known."""
+    if isinstance(node.config, RateConfig):
+        examples = pool_size(plan.nodes[node.parents["pool"]].config.data_gen)
+        amounts = None if examples is None else (examples, QUESTION_TOKENS + ANSWER_TOKENS, RATING_TOKENS)
+        return _priced(amounts, node.config.teacher, node.config.spend)
+    if isinstance(node.config, SampleConfig) and node.config.teacher is not None:
+        return _priced(_amounts(node.config.data_gen), node.config.teacher, node.config.spend)
+    return None
+
+
+def _priced(amounts: tuple[int, int, int] | None, teacher: Teacher, spend: Spend) -> Asked | None:
+    if amounts is None:
+        return None
+    requests, prompt, completion = amounts
+    price = price_of(teacher, spend.prices)
+    return Asked(requests=requests, prompt=prompt, completion=completion, price=price, spend=spend)
+
+
+def _amounts(source: Any) -> tuple[int, int, int] | None:
+    """Requests, prompt and completion tokens of one."""
+    if isinstance(source, AlpacaDataGen):
+        tasks = source.tasks_per_request - source.seeds_per_prompt
+        return math.ceil(source.num_examples / tasks / KEEP_RATE), PROMPT_TOKENS, tasks * TASK_TOKENS
+    if isinstance(source, SelfInstructDataGen):
+        return 3 * source.num_examples, SHOTS_TOKENS, TASK_TOKENS
+    if isinstance(source, EvolveDataGen):
+        return 2 * source.num_examples, 2 * QUESTION_TOKENS, ANSWER_TOKENS
+    if isinstance(source, ReanswerDataGen) and source.num_examples is not None:
+        return source.num_examples, QUESTION_TOKENS, ANSWER_TOKENS
+    return None
+
+
+def pool_size(source: Any) -> int | None:
+    """Examples in a pool as far as its configuration says it."""
+    if isinstance(source, ReleasedDataGen):
+        return source.examples if source.path is None and source.hub is None else None
+    if not isinstance(source, AskedDataGen) and not hasattr(source, "num_examples"):
+        return None
+    found: int | None = source.num_examples
+    return found
+
+
+def short(count: float) -> str:
+    """A count in three digits."""
+    for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {name}"
+    return f"{count:.0f}"
