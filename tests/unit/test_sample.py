@@ -327,9 +327,12 @@ def test_answers_to_another_text_are_refused(tmp_path: Path) -> None:
         sample(tmp_path, seed=1)
 
 
+# A shell that starts something in the background has it ignore SIGINT, and what it starts inherits that.
 KILLED = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.unit.test_sample import OpenAI, sample
 sample(Path(sys.argv[1]), OpenAI(model="programmatic", base_url=sys.argv[2], in_flight=4), num_examples=300)
 """
