@@ -31,6 +31,7 @@ from alpaca.runtime import provenance
 from alpaca.runtime.budget import Budget
 from alpaca.teachers.openai import OPENAI_URL, key_for, url_problem
 from alpaca.teachers.prices import price_of
+from alpaca.teachers.spending import unpriced
 
 SOURCE_NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*")
 KINDS_OF_PATH = {"file": "a file", "folder": "a folder in the transformers format"}
@@ -227,12 +228,10 @@ def _money(run: Run) -> Iterator[UserError]:
     except UserError as error:
         yield error
         return
-    if run.spend.max_usd is not None and price is None and _asks(run):
-        yield UserError(
-            what=f"a bound of ${run.spend.max_usd:g}, but the price of this teacher's tokens is not known",
-            where="spend.max_usd",
-            remedy="give its price in a file (spend.prices), or bound tokens instead (spend.max_tokens)",
-        )
+    tier = getattr(run.teacher, "service_tier", None)
+    known = price is not None and price.factor(tier) is not None
+    if run.spend.max_usd is not None and not known and _asks(run):
+        yield unpriced(run.spend.max_usd, tier if price is not None else None)
 
 
 def _selection(run: Run) -> Iterator[UserError]:

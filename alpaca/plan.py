@@ -131,7 +131,7 @@ def stage_configs(run: Run) -> dict[str, Any]:
         ),
     }
     if run.data.selection == "judge_score":
-        configs["rate"] = RateConfig(teacher=run.teacher, spend=run.spend)
+        configs["rate"] = RateConfig(teacher=run.teacher, temperature=run.data.judge_temperature, spend=run.spend)
     if run.data.moderation != "none":
         configs["moderate"] = ModerateConfig(
             kind=run.data.moderation, model=run.data.moderation_model, base_url=run.data.moderation_url

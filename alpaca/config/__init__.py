@@ -119,6 +119,8 @@ class Data:
     """JSON list of positions in the pool (from 0) for selection=indices."""
     judge_least: float | None = what(None, least=0.0, below=5.0)
     """Only examples that the judge scores at least so, for selection=judge_score (AlpaGasus: 4.5)."""
+    judge_temperature: float = what(0.0, least=0.0)
+    """Of the judge, for selection=judge_score; some models take no other value than 1."""
     label_noise: float = what(0.0, least=0.0, below=1.0)
     """Share of examples whose output is replaced by one drawn from the others. Damage is done last, and nested."""
     shuffled_outputs: float = what(0.0, least=0.0, below=1.0)
@@ -374,6 +376,8 @@ class RateConfig:
     """All that the rate stage may read: the teacher as judge of every example of a pool."""
 
     teacher: Teacher
+    temperature: float = what(0.0, least=0.0)
+    """`data.judge_temperature`."""
     spend: Spend = field(default_factory=Spend)
 
 

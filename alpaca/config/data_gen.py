@@ -69,7 +69,7 @@ class SelfInstructDataGen(AskedDataGen):
     """Self-Instruct (Wang et al., arXiv 2212.10560): instructions, whether each is a classification, instances.
 
     num_examples counts instances. Temperature, top_p, max_tokens and presence_penalty are those of the instructions;
-    the two later steps decode greedily.
+    the two later steps have their own.
     """
 
     kind: str = what("self_instruct", choices=("self_instruct",))
@@ -90,6 +90,10 @@ class SelfInstructDataGen(AskedDataGen):
     """Instances of one instruction at most."""
     instance_tokens: int = what(350, least=1)
     """Completion tokens of a request for instances."""
+    step_temperature: float = what(0.0, least=0.0)
+    """Of the two later steps, which self-instruct decodes greedily; some models take no other value than 1."""
+    step_presence_penalty: float = what(1.5)
+    """Of the requests for instances."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -39,6 +39,7 @@ class Asked:
     completion: int
     price: Price | None
     spend: Spend
+    tier: str | None = None
 
     @property
     def tokens(self) -> int:
@@ -49,7 +50,7 @@ class Asked:
         if self.price is None:
             return None
         row = {"prompt_tokens": self.requests * self.prompt, "completion_tokens": self.requests * self.completion}
-        return self.price.usd(row)
+        return self.price.usd({**row, "service_tier": self.tier})
 
     def told(self) -> str:
         """Requests, tokens and money in words."""
@@ -85,7 +86,8 @@ def _priced(amounts: tuple[int, int, int] | None, teacher: Teacher, spend: Spend
         return None
     requests, prompt, completion = amounts
     price = price_of(teacher, spend.prices)
-    return Asked(requests=requests, prompt=prompt, completion=completion, price=price, spend=spend)
+    tier = getattr(teacher, "service_tier", None)
+    return Asked(requests=requests, prompt=prompt, completion=completion, price=price, spend=spend, tier=tier)
 
 
 def _amounts(source: Any) -> tuple[int, int, int] | None:

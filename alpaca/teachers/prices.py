@@ -20,6 +20,8 @@ TABLE = Path(__file__).with_name("prices.yaml")
 KEY = "spend.prices"
 OPENAI_HOST = "api.openai.com"
 MILLION = 1e6
+STANDARD = (None, "", "default", "standard", "auto")
+"""Service tiers at the listed price; "auto" only asks, and what was used is in the answer."""
 FORM = "date, source, and hosts: {HOST: {models: {MODEL: {input: USD, output: USD}}}}, per million tokens"
 FREE = "free"
 FREE_KINDS = ("programmatic", "replay", FREE)
@@ -40,13 +42,22 @@ class Price:
     tier: str | None = None
     """The tier of every answer where it is known before (batch)."""
 
-    def usd(self, row: dict[str, Any]) -> float:
-        """The cost of one answer or failed try with its token counts; reasoning tokens are completion tokens."""
+    def usd(self, row: dict[str, Any]) -> float | None:
+        """The cost of one answer or failed try with its token counts; reasoning tokens are completion tokens.
+
+        None where it was served at a tier that the table does not list.
+        """
         cached = min(row.get("cached_tokens") or 0, row["prompt_tokens"])
         full = (row["prompt_tokens"] - cached) * self.input + cached * self.cached_input
-        tier = self.tier or row.get("service_tier")
         both: float = full + row["completion_tokens"] * self.output
-        return both / MILLION * self.tiers.get(str(tier), 1.0)
+        # Looking at a batch teacher goes to the endpoint that answers at once, at the full price.
+        factor = 1.0 if row.get("online") else self.factor(row.get("service_tier"))
+        return None if factor is None else both / MILLION * factor
+
+    def factor(self, tier: str | None) -> float | None:
+        """What a tier multiplies the standard price by; that of every answer where it is known before (batch)."""
+        tier = self.tier or tier
+        return 1.0 if tier in STANDARD else self.tiers.get(str(tier))
 
 
 def price_of(teacher: Teacher, path: str | None = None) -> Price | None:
@@ -70,7 +81,7 @@ def price_of(teacher: Teacher, path: str | None = None) -> Price | None:
         output=float(found["output"]),
         cached_input=float(found.get("cached_input", found["input"])),
         date=str(table["date"]),
-        tiers={name: float(share) for name, share in host.get("tiers", {}).items()},
+        tiers={name: float(share) for name, share in (host.get("tiers") or {}).items()},
         tier=tier,
     )
 
@@ -100,7 +111,11 @@ def _problems(table: Any) -> list[str]:
         if not isinstance(models, dict):
             problems.append(f'"hosts.{host}.models" is no map')
             continue
-        tiers = {f"tiers.{name}": value for name, value in (entry.get("tiers") or {}).items()}
+        given = entry.get("tiers")
+        if given is not None and not isinstance(given, dict):
+            problems.append(f'"hosts.{host}.tiers" is no map')
+            continue
+        tiers = {f"tiers.{name}": value for name, value in (given or {}).items()}
         numbers = {f"models.{model}.{name}": value for model, prices in models.items()
                    for name, value in _numbers(prices)}  # fmt: skip
         problems += [

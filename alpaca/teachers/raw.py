@@ -16,6 +16,8 @@ from alpaca.errors import ArtifactError
 from alpaca.records import drop_torn_tail, encode, read_jsonl
 
 RAW, FAILED = "raw.jsonl", "failed.jsonl"
+REFUSED = "refused"
+"""finish_reason of a request that the teacher does not take; its text is empty."""
 STAGE = "stage.json"
 SYNC_ROWS = 16
 SYNC_SECONDS = 1.0
@@ -32,12 +34,23 @@ class RawRecords:
         self.rows: dict[str, dict[str, Any]] = {}
         for row in read_jsonl(path) if path.exists() else ():
             self.rows.setdefault(row["id"], row)
+        self._refused: int = sum(row["finish_reason"] == REFUSED for row in self.rows.values())
         self.path = path
         self._failed_path = path.with_name(FAILED)
         drop_torn_tail(self._failed_path)
         self.failed = list(read_jsonl(self._failed_path)) if self._failed_path.exists() else []
         self._file = path.open("a", encoding="utf-8", newline="\n")
         self._unsynced, self._synced_at = 0, time.monotonic()
+
+    @property
+    def refused(self) -> int:
+        """Requests put down as refused."""
+        return self._refused
+
+    @property
+    def answered(self) -> int:
+        """Requests with an answer."""
+        return len(self.rows) - self._refused
 
     def paid(self) -> list[dict[str, Any]]:
         """The rows that were asked for here, not taken over from another folder."""
@@ -49,6 +62,7 @@ class RawRecords:
             remedy = "keep one process per folder"
             raise ArtifactError(what=f"a second answer to {row['id']}", where=str(self.path), remedy=remedy)
         self.rows[row["id"]] = row
+        self._refused += int(row["finish_reason"] == REFUSED)
         self._file.write(encode(row) + "\n")
         self._file.flush()
         self._unsynced += 1
@@ -74,9 +88,10 @@ class RawRecords:
 
 
 def adoptable(folder: Path) -> dict[str, dict[str, Any]]:
-    """Rows by request id of the folders beside this one that differ from it in nothing but the size of the pool.
+    """Rows by request digest of the folders beside this one that differ from it in nothing but the size of the pool.
 
-    Unfinished folders count too, with their complete lines; a line that is not JSON is left out.
+    Unfinished folders count too, with their complete lines; a line that is not JSON is left out, and so is a refusal,
+    which another try may overcome.
     """
     ours = _plan_of(folder)
     rows: dict[str, dict[str, Any]] = {}
@@ -85,7 +100,8 @@ def adoptable(folder: Path) -> dict[str, dict[str, Any]]:
     for sibling in sorted(folder.parent.iterdir()):
         if sibling != folder and _plan_of(sibling) == ours:
             for row in _complete_rows(sibling / RAW):
-                rows.setdefault(row.get("id", ""), row)
+                if row.get("finish_reason") != REFUSED:
+                    rows.setdefault(str(row.get("request_sha256")), row)
     return rows
 
 

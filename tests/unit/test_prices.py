@@ -28,9 +28,9 @@ def row(prompt: int, completion: int, **more: object) -> dict[str, object]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, **more}
 
 
-def request(characters: int = 400, max_tokens: int = 1000) -> Request:
+def request(characters: int = 400, max_tokens: int = 1000, id: str = "r") -> Request:
     message = Message(role="user", content="x" * characters)
-    return Request(id="r", messages=(message,), temperature=1.0, top_p=1.0, max_tokens=max_tokens)
+    return Request(id=id, messages=(message,), temperature=1.0, top_p=1.0, max_tokens=max_tokens)
 
 
 @pytest.fixture
@@ -74,6 +74,7 @@ def test_own_table_and_programs(table: str) -> None:
         (TABLE.replace("input: 1.0, ", ""), 'models.small.input" is None'),
         (TABLE.replace("flex: 0.5", "flex: .nan"), "tiers.flex"),
         ("a: [", "cannot read"),
+        (TABLE.replace("{flex: 0.5}", "half"), "tiers\" is no map"),
     ],
 )
 def test_a_broken_table_names_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
@@ -95,15 +96,45 @@ def test_the_bound_on_money_counts_what_is_out() -> None:
     spending = Spending(Spend(max_usd=0.05), price)
     # One request: 100 prompt tokens and at most 1,000 of completion, $0.0101.
     assert spending.most_usd(request()) == pytest.approx(0.0101)
-    assert spending.allows(request(), 3)
-    assert not spending.allows(request(), 4)
-    spending.add(row(100, 1000))
-    assert spending.usd == pytest.approx(0.0101)
-    assert not spending.allows(request(), 3)
-    for _ in range(3):
+    for number in range(4):
+        assert spending.allows(request(id=f"out{number}"))
+        spending.reserve(request(id=f"out{number}"))
+    assert not spending.allows(request())
+    for number in range(4):
+        spending.release(request(id=f"out{number}"))
         spending.add(row(100, 1000))
-    assert not spending.allows(request(), 0)
+    assert spending.usd == pytest.approx(0.0404)
+    assert not spending.allows(request())
     assert "$0.05 is reached: $0.0404 are spent" in str(spending.reached(request(), "3 are kept"))
+
+
+def test_what_is_out_counts_with_its_own_size() -> None:
+    spending = Spending(Spend(max_tokens=10_000), None)
+    spending.reserve(request(characters=32_000, id="long"))  # 8,000 tokens and 1,000 of completion
+    assert not spending.allows(request(characters=4))
+    assert spending.allows(request(characters=4, max_tokens=500))
+    # Once an answer has shown that a character is worth more tokens, so is every prompt.
+    spending.release(request(characters=32_000, id="long"))
+    spending.add(row(300, 0), request(characters=300))
+    assert spending.most(request(characters=900)) == 900 + 1000
+
+
+def test_a_tier_without_a_price_makes_no_money_up(table: str) -> None:
+    price = price_of(OpenAI(model="small", base_url="https://example.org/v1"), table)
+    assert price is not None
+    assert price.usd(row(10, 10, service_tier="priority")) is None
+    spending = Spending(Spend(), price)
+    spending.add(row(10, 10, service_tier="priority"))
+    assert spending.usd is None
+    assert "$" not in spending.told()
+    with pytest.raises(UserError, match="at the service tier 'priority'"):
+        Spending(Spend(max_usd=1.0), price, tier="priority")
+
+
+def test_the_tier_asked_for_is_reserved() -> None:
+    price = Price(input=1.0, output=10.0, cached_input=1.0, date="2026-01-02", tiers={"fast": 2.0})
+    slow, fast = (Spending(Spend(max_usd=1.0), price, tier=tier).most_usd(request()) for tier in (None, "fast"))
+    assert fast == pytest.approx(2 * slow)
 
 
 def test_a_failed_try_of_unknown_bill_counts_as_the_most() -> None:

@@ -388,6 +388,52 @@ def test_a_lost_claim_stops_the_stage_before_it_writes(tmp_path: Path) -> None:
     assert not rows(tmp_path / "raw.jsonl")
 
 
+# --- refused requests
+
+
+def refusing(*numbers: int) -> Any:
+    """A server that takes none of these requests; `told` counts them."""
+    bad = {RequestPlan(options()).request(number).request.seed for number in numbers}
+    return faulty(lambda seed, attempt: "bad_request" if seed in bad else None)
+
+
+def test_a_refused_request_costs_its_tasks_and_nothing_else(tmp_path: Path) -> None:
+    found = []
+    for in_flight in (1, 16):
+        with refusing(3, 11) as server:
+            teacher = OpenAI(model=MODEL, base_url=server.base_url, in_flight=in_flight)
+            context = sample(tmp_path / str(in_flight), teacher, num_examples=500)
+        found.append(payload(tmp_path / str(in_flight)))
+        assert context.cost["refused_requests"] == 2
+        assert json.loads(found[-1]["pool.json"])["kept"] == 500
+        ids = [row["id"] for row in rows(tmp_path / str(in_flight) / "responses.jsonl")]
+        assert "request_000003" not in ids
+        assert "request_000012" in ids
+    assert found[0] == found[1]
+
+
+def test_refusals_of_a_wrong_configuration_leave_no_trace(tmp_path: Path) -> None:
+    with faulty(lambda seed, attempt: "bad_request") as server:
+        for _ in range(3):
+            with pytest.raises(TeacherError, match="temperature must be 1"):
+                sample(tmp_path, OpenAI(model=MODEL, base_url=server.base_url, in_flight=4))
+    assert not rows(tmp_path / "raw.jsonl")
+    sample(tmp_path)
+    sample(tmp_path / "clean")
+    assert payload(tmp_path) == payload(tmp_path / "clean")
+
+
+def test_too_many_refusals_end_the_stage(tmp_path: Path) -> None:
+    with refusing(*range(0, 40, 4)) as server, pytest.raises(TeacherError, match="temperature must be 1"):
+        sample(tmp_path, OpenAI(model=MODEL, base_url=server.base_url, in_flight=1), num_examples=500)
+
+
+def test_the_projection_stands_beside_the_final_cost(tmp_path: Path) -> None:
+    context = sample(tmp_path, num_examples=2000)
+    final = context.cost["prompt_tokens"] + context.cost["completion_tokens"]
+    assert abs(context.cost["projected_tokens"] / final - 1) < 0.1
+
+
 # --- stall and spend
 
 

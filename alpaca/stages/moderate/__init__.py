@@ -31,7 +31,7 @@ def run(config: ModerateConfig, context: Context) -> None:
         await desk.fill(phase)
 
     moderator = MODERATORS[config.kind]
-    at_desk(moderator.options(config), Spend(), context, flow, moderator.opened)
+    at_desk(moderator.options(config), Spend(), context, flow, opened=moderator.opened)
     rows = [{"id": example.id, **json.loads(row["text"])} for example, row in zip(examples, phase.rows, strict=True)]
     write_jsonl(context.folder / MODERATION, rows)
     context.log(f"{len(rows):,} examples looked at, {sum(row['flagged'] for row in rows):,} flagged")

@@ -12,7 +12,7 @@ from alpaca.errors import UserError
 from alpaca.records import SeedTask, write_jsonl
 from alpaca.stages.sample.judge import Judge
 from alpaca.stages.sample.plan import RequestPlan
-from alpaca.teachers.asking import Desk, Planned, Verdict, at_desk
+from alpaca.teachers.asking import REFUSED, Desk, Phase, Planned, Verdict, at_desk
 
 if TYPE_CHECKING:
     from alpaca.artifacts import Context
@@ -51,16 +51,23 @@ def needs_teacher(config: SampleConfig) -> UserError:
     )
 
 
-class TaskLists:
+class TaskLists(Phase):
     """The phase (`alpaca.teachers.asking.Phase`) of Alpaca's requests: judged answers and the tasks kept of them."""
 
     def __init__(self, plan: RequestPlan) -> None:
-        self.plan, self.target = plan, plan.options.num_examples
-        self.first_yield = float(plan.options.tasks_per_request - plan.options.seeds_per_prompt)
+        self.plan = plan
         self.judge_ = Judge([task.instruction for task in plan.seed_tasks], plan.options.form, self.target)
         self._answered: list[tuple[Planned, dict[str, Any]]] = []
         self._machine: list[SeedTask] = []
         self._kept_after: list[int] = []  # by judged request: kept tasks up to and with it
+
+    @property
+    def target(self) -> int:
+        return self.plan.options.num_examples
+
+    @property
+    def first_yield(self) -> float:
+        return float(self.plan.options.tasks_per_request - self.plan.options.seeds_per_prompt)
 
     def planned(self, index: int) -> Planned | None:
         """Needs the answers of all requests `machine_lag` before it where machine-written tasks are shown."""
@@ -76,14 +83,12 @@ class TaskLists:
         candidates, kept = self.judge_.judge(
             row["text"], row["finish_reason"], planned.about["first_number"], planned.about["last_number"]
         )
-        self._answered.append((planned, row))
+        if row["finish_reason"] != REFUSED:
+            self._answered.append((planned, row))
         if self.plan.machine_tasks:
             self._machine += [_shown(planned, task) for task in kept]
             self._kept_after.append(len(self._machine))
         return Verdict(candidates=candidates, kept=len(kept), duplicates=self.judge_.duplicates - before)
-
-    def may_miss(self, answered: int, missed: int) -> bool:
-        return False  # another answer in its place would make another data set
 
     def responses(self) -> Iterator[dict[str, Any]]:
         """The rows of responses.jsonl: the judged requests in order, without what depends on this execution.

@@ -24,6 +24,7 @@ from alpaca.stages.sample.one_step import needs_teacher
 from alpaca.stages.sample.plan import SEED_BITS, rng_of
 from alpaca.stages.sample.reanswer import write_pool
 from alpaca.stages.sample.seeds import load_seed_tasks
+from alpaca.stages.sample.watch import Watched, Yield
 from alpaca.teachers.asking import Desk, Listed, Planned, Verdict, at_desk, request_id
 from alpaca.teachers.base import Message, Request
 
@@ -44,12 +45,20 @@ CLASS_SHOTS, OTHER_SHOTS = 12, 19
 """Examples in the classification prompt (the released code's 31)."""
 INSTANCE_SHOTS = 6
 CLASS_TOKENS = 8
-INSTANCE_PENALTY = 1.5
+STEP_KEYS = {
+    "temperature": "data_gen.step_temperature",
+    "presence_penalty": "data_gen.step_presence_penalty",
+    "max_tokens": "data_gen.instance_tokens",
+    "top_p": "teacher.model",
+}
+"""Where the parameters of the two later steps come from; their top_p is 1 for every configuration."""
+CLASS_KEYS = {**STEP_KEYS, "max_tokens": "teacher.model"}
 LEAST_YIELD = 0.2  # instances to expect of an instruction when the next number of them is chosen
 
 _NUMBERED = re.compile(r"(?:^|\n)\s*\d+\s?\.\s+")
 _EXAMPLE = re.compile(r"(?:^|\n)\s*Example \d+\s*\n?")
 _LABEL = re.compile(r"(?:^|\n)\s*Class label:")
+_BARE_LABEL = re.compile(r"\s*[^\n]+\n\s*Input:")
 
 
 def run_self_instruct(config: SampleConfig, context: Context) -> None:
@@ -130,6 +139,15 @@ class Instance:
     output: str
 
 
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Classified:
+    """An instruction with its number and kind."""
+
+    number: int
+    instruction: str
+    is_class: bool
+
+
 class Pipeline:
     """All three steps, repeated with more instructions until there are enough instances."""
 
@@ -144,6 +162,7 @@ class Pipeline:
         self.examples: list[Example] = []
         self.dropped: Counter[str] = Counter()
         self.requests = 0
+        self._yield = Yield(options, "requests for instances", "usable instance")
         self._class_shots, self._shots = _drawn_shots(seeds, options.seed)
 
     async def fill(self, desk: Desk) -> None:
@@ -173,39 +192,61 @@ class Pipeline:
         fresh = list(enumerate(instructions))[done:]
         asked = Listed([self._classification(number, text) for number, text in fresh])
         await desk.fill(asked)
-        is_class = [row["text"].strip().lower().startswith("yes") for row in asked.rows]
-        tasks = zip(fresh, is_class, strict=True)
-        filled = Listed([self._filling(number, text, flag) for (number, text), flag in tasks])
-        await desk.fill(filled)
-        self.requests += 2 * len(fresh)
-        for (number, text), flag, row in zip(fresh, is_class, filled.rows, strict=True):
-            self._take(number, text, flag, row)
+        tasks = [
+            Classified(number=number, instruction=text, is_class=row["text"].strip().lower().startswith("yes"))
+            for (number, text), row in zip(fresh, asked.rows, strict=True)
+            if row["text"].strip()
+        ]
+        # What was refused or never answered is neither a classification nor none.
+        self.dropped["no classification"] += len(fresh) - len(tasks)
+        fillings = [self._filling(task.number, task.instruction, task.is_class) for task in tasks]
+        await desk.fill(Watched(fillings, lambda place, row: self._take(tasks[place], row)))
+        self.requests += len(fresh) + len(tasks)
 
-    def _take(self, number: int, instruction: str, is_class: bool, row: dict[str, Any]) -> None:
-        cut = row["finish_reason"] in CUT
-        read = list(_output_first(row["text"], cut=cut) if is_class else _input_first(row["text"], cut=cut))
+    def _take(self, task: Classified, row: dict[str, Any]) -> None:
+        """Adds the instances of one answer; raises UserError where the teacher's answers are of no use."""
+        read_text = _output_first if task.is_class else _input_first
+        read = list(read_text(row["text"], cut=row["finish_reason"] in CUT))
         usable = _usable(read)[: self.options.instances]
         self.dropped["instance"] += len(read) - len(usable)
         self.dropped["no instance"] += not read
         for place, instance in enumerate(usable):
-            provenance = {"teacher": row["model"], "request": row["id"], "is_classification": is_class,
-                          "instruction": number}  # fmt: skip
+            provenance = {"teacher": row["model"], "request": row["id"], "is_classification": task.is_class,
+                          "instruction": task.number}  # fmt: skip
             id, given, output = f"{row['id']}_{place:02d}", instance.input, instance.output
             self.examples.append(
-                Example(id=id, instruction=instruction, input=given, output=output, provenance=provenance)
+                Example(id=id, instruction=task.instruction, input=given, output=output, provenance=provenance)
             )
+        self._yield.add(len(usable), row["text"])
+        if len(self.examples) < self.options.num_examples:
+            self._yield.check(len(self.examples), self.dropped)
 
     def _classification(self, number: int, instruction: str) -> Planned:
         shown = [f"Task: {_line(task.instruction)}\nClassification: {'Yes' if task.is_classification else 'No'}\n"
                  for task in self._class_shots]  # fmt: skip
         text = "\n".join([CLASS_HEAD, *shown, f"Task: {_line(instruction)}\nClassification:"])
-        return _greedy(request_id("class", number), text, CLASS_TOKENS)
+        return self._step(request_id("class", number), text, CLASS_TOKENS)
 
     def _filling(self, number: int, instruction: str, is_class: bool) -> Planned:
         shots = [_shot(task, is_class) for task in self._shots if task.is_classification == is_class]
         head = (OUTPUT_FIRST if is_class else INPUT_FIRST).format(instances=self.options.instances)
         text = "\n".join([head, *shots, f"Task: {_line(instruction)}"])
-        return _greedy(request_id("instance", number), text + "\n", self.options.instance_tokens, INSTANCE_PENALTY)
+        penalty = self.options.step_presence_penalty
+        return self._step(request_id("instance", number), text + "\n", self.options.instance_tokens, penalty)
+
+    def _step(self, id: str, text: str, max_tokens: int, penalty: float = 0.0) -> Planned:
+        """A request of the two later steps; greedy decoding draws nothing and gets no seed."""
+        options = self.options
+        request = Request(
+            id=id,
+            messages=(Message(role="user", content=text),),
+            temperature=options.step_temperature,
+            top_p=1.0,
+            max_tokens=max_tokens,
+            presence_penalty=penalty,
+            seed=rng_of(options.seed, id).getrandbits(SEED_BITS) if options.step_temperature else None,
+        )
+        return Planned(request=request)
 
 
 def _drawn_shots(seeds: Sequence[SeedTask], seed: int) -> tuple[list[SeedTask], list[SeedTask]]:
@@ -223,14 +264,6 @@ def _shot(task: SeedTask, is_class: bool) -> str:
         return f"Task: {_line(task.instruction)}\nClass label: {task.output}\nInput: {task.input}\n"
     given = f"Input: {task.input}\n" if task.input else ""
     return f"Task: {_line(task.instruction)}\nExample 1\n{given}Output: {task.output}\n"
-
-
-def _greedy(id: str, text: str, max_tokens: int, penalty: float = 0.0) -> Planned:
-    message = Message(role="user", content=text)
-    request = Request(
-        id=id, messages=(message,), temperature=0.0, top_p=1.0, max_tokens=max_tokens, presence_penalty=penalty
-    )
-    return Planned(request=request)
 
 
 def _listed(text: str, *, cut: bool) -> Iterator[str]:
@@ -251,8 +284,10 @@ def _input_first(text: str, *, cut: bool) -> Iterator[Instance]:
 
 
 def _output_first(text: str, *, cut: bool) -> Iterator[Instance]:
-    """ "Class label: ... / Input: ..." and so on."""
-    pieces = [piece for piece in _LABEL.split(text) if piece.strip()]
+    """ "Class label: ... / Input: ..." and so on; the first label may go on from the prompt, without its heading."""
+    before, *pieces = _LABEL.split(text)
+    if _BARE_LABEL.match(before):
+        pieces.insert(0, before)
     for piece in pieces[:-1] if cut else pieces:
         label, _, rest = piece.strip().partition("\n")
         if label.strip():
