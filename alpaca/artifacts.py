@@ -188,8 +188,8 @@ def clean(folder: Path) -> None:
 def content_digest(folder: Path) -> str:
     """sha256 of the names and hashes of a finished folder's payload: what a child records of its parent.
 
-    raw.jsonl, failed.jsonl and teacher.json are left out: latencies, surplus, failed tries and the date of a look at the
-    teacher differ in every execution, and no child makes anything of them.
+    raw.jsonl, failed.jsonl and teacher.json are left out: latencies, surplus, failed tries and the date of a look at
+    the teacher differ in every execution, and no child makes anything of them.
     """
     manifest = read_json(folder / "manifest.json")
     lines = sorted(f"{name}\0{entry['sha256']}\n" for name, entry in manifest.items() if name not in NOT_CONTENT)

@@ -16,6 +16,7 @@ from alpaca import canonical, teachers
 from alpaca.config import (
     AlpacaDataGen,
     AskedDataGen,
+    Data,
     Evaluation,
     HubModel,
     MixtureDataGen,
@@ -25,11 +26,12 @@ from alpaca.config import (
     SelfInstructDataGen,
     TinyModel,
 )
+from alpaca.curation.language import LANGUAGES
 from alpaca.errors import UserError
 from alpaca.records import given
 from alpaca.runtime import provenance
 from alpaca.runtime.budget import Budget
-from alpaca.teachers.openai import OPENAI_URL, key_for, url_problem
+from alpaca.teachers.openai import KEY_VARIABLE, OPENAI_URL, key_for, url_problem
 from alpaca.teachers.prices import price_of
 from alpaca.teachers.spending import unpriced
 
@@ -63,6 +65,7 @@ def contradictions(run: Run, names: dict[str, Iterable[str]]) -> list[UserError]
         *_mixture(run),
         *_shape(run),
         *_teacher(run),
+        *_heard(run),
         *_money(run),
         *_selection(run),
     ]
@@ -217,6 +220,20 @@ def _teacher(run: Run) -> Iterator[UserError]:
         yield from teachers.KINDS[run.teacher.kind].problems(run.teacher)
 
 
+def _heard(run: Run) -> Iterator[UserError]:
+    """Wishes that the embedded teacher, a program with one language, cannot hear."""
+    source = run.data_gen
+    if not isinstance(source, AlpacaDataGen) or run.teacher.kind != "programmatic":
+        return
+    for name in ("language", "topics"):
+        if getattr(source, name) is not None:
+            yield UserError(
+                what="the programmatic teacher writes tasks of its own little world and would not heed it",
+                where=f"data_gen.{name}",
+                remedy=f"another teacher, or data_gen.{name}=null",
+            )
+
+
 def _asks(run: Run) -> bool:
     return isinstance(run.data_gen, AskedDataGen) or run.data.selection == "judge_score"
 
@@ -250,11 +267,25 @@ def _selection(run: Run) -> Iterator[UserError]:
                 where=f"data.{name}",
                 remedy=f"data.selection={selection}, or data.{name}=null",
             )
-    if not re.fullmatch("[a-z]{2,3}", data.language):
+    plain = Data()
+    if data.judge_temperature != plain.judge_temperature and data.selection != "judge_score":
         yield UserError(
-            what=f"{data.language!r} is no code of a language",
+            what=f"{data.judge_temperature:g} has no effect with data.selection={data.selection}",
+            where="data.judge_temperature",
+            remedy="data.selection=judge_score, or leave it out",
+        )
+    for name in ("moderation_model", "moderation_url"):
+        if data.moderation == "none" and getattr(data, name) != getattr(plain, name):
+            yield UserError(
+                what=f"{getattr(data, name)!r} has no effect with data.moderation=none",
+                where=f"data.{name}",
+                remedy="data.moderation=openai, or leave it out",
+            )
+    if data.language not in LANGUAGES:
+        yield UserError(
+            what=f"{data.language!r} is no code of a language that can be told apart",
             where="data.language",
-            remedy="as en, de or zh (ISO 639)",
+            remedy=f"one of {', '.join(LANGUAGES)}",
         )
     if isinstance(run.data_gen, ReanswerDataGen) and run.data_gen.path is None:
         yield UserError(
@@ -271,11 +302,31 @@ def _pool(run: Run) -> Iterator[UserError]:
             remedy=f"set data_gen.num_examples={run.data.size} or more, or a smaller data.size",
         )
     source = run.data_gen
+    if isinstance(source, AlpacaDataGen) and source.machine_share > 0:
+        yield from _machine(source)
     if isinstance(source, (AlpacaDataGen, SelfInstructDataGen)) and source.seeds_per_prompt >= source.tasks_per_request:
         yield UserError(
             what=f"{source.seeds_per_prompt} seeds fill a list of {source.tasks_per_request}",
             where="data_gen.seeds_per_prompt",
             remedy="set it below data_gen.tasks_per_request",
+        )
+
+
+def _machine(source: AlpacaDataGen) -> Iterator[UserError]:
+    """A share of machine-written tasks that no request would show."""
+    new = max(1, source.tasks_per_request - source.seeds_per_prompt)
+    if not round(source.machine_share * source.seeds_per_prompt):
+        yield UserError(
+            what=f"{source.machine_share:g} of {source.seeds_per_prompt} tasks shown is less than half a task",
+            where="data_gen.machine_share",
+            remedy="raise it, or data_gen.seeds_per_prompt",
+        )
+    elif source.num_examples <= source.machine_lag * new:
+        yield UserError(
+            what=f"{source.num_examples:,} examples may need no more than the {source.machine_lag} requests that show "
+            "seed tasks alone, so the share would mean nothing",
+            where="data_gen.machine_share",
+            remedy=f"data_gen.num_examples above {source.machine_lag * new:,}, or a smaller data_gen.machine_lag",
         )
 
 
@@ -347,18 +398,21 @@ def _metrics(name: str, item: Evaluation) -> Iterator[UserError]:
 def _key(run: Run, stages: Collection[str]) -> Iterator[UserError]:
     """Keys that stages of this run will want; a teacher that has a URL or may have one is asked over the network."""
     asks = (isinstance(run.data_gen, AskedDataGen) and "sample" in stages) or "rate" in stages
-    urls = []
     if asks and run.teacher.kind in teachers.KINDS:
         yield from teachers.KINDS[run.teacher.kind].lacks(run.teacher)
     if asks and hasattr(run.teacher, "base_url"):
-        urls.append(run.teacher.base_url)
+        yield from _keyless(run.teacher.base_url, "teacher.base_url")
     if "moderate" in stages:
-        urls.append(run.data.moderation_url)
-    for url in dict.fromkeys(urls):
-        try:
-            key_for(url or OPENAI_URL)
-        except UserError as error:
-            yield error
+        yield from _keyless(run.data.moderation_url, "data.moderation_url")
+
+
+def _keyless(url: str | None, where: str) -> Iterator[UserError]:
+    try:
+        key_for(url or OPENAI_URL)
+    except UserError as error:
+        yield UserError(
+            what=error.what, where=where, remedy=f"export {KEY_VARIABLE}=..., or set {where} to a server of your own"
+        )
 
 
 def _processes(run: Run) -> Iterator[UserError]:

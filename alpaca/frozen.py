@@ -53,7 +53,7 @@ def _absolute(node: Any) -> Any:
             changes[item.name] = {
                 name: _absolute(child) if dataclasses.is_dataclass(child) else child for name, child in value.items()
             }
-        elif item.metadata.get("mark") == config.CONTENT and value is not None:
+        elif value is not None and (item.metadata.get("mark") == config.CONTENT or item.metadata.get("is_path")):
             changes[item.name] = str(Path(value).expanduser().resolve())
     return dataclasses.replace(node, **changes)
 

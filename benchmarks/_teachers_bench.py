@@ -19,6 +19,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -131,7 +132,7 @@ def _faulty_run(faults: Faults, seed: int) -> dict[str, float]:
     # Some answers that the proxy sent whole may never have arrived: what arrived twice is what the queue says.
     served = Counter(row["request"] for row in rows if row["fault"] is None and row["status"] == 200)
     slots = sum(row["end"] - row["start"] for row in rows) / faults.in_flight
-    chain = max(_chains(rows))
+    chain = max(_chains(rows, faults.retry_after))
     return {
         "seed": seed,
         "lost": faults.requests - len(asked.answers),
@@ -145,13 +146,16 @@ def _faulty_run(faults: Faults, seed: int) -> dict[str, float]:
     }
 
 
-def _chains(rows: list[dict[str, float]]) -> Iterator[float]:
-    """Seconds from the first attempt's start to the last one's end, of every request."""
-    first, last = dict[float, float](), dict[float, float]()
+def _chains(rows: list[dict[str, Any]], retry_after: float) -> Iterator[float]:
+    """Seconds that each request needs with a place always free: its attempts, and the waits that the server asked for.
+
+    The client's own waits are not in it: a lazy one must not make its yardstick longer.
+    """
+    seconds, waits = Counter[str](), Counter[str]()
     for row in rows:
-        first[row["request"]] = min(first.get(row["request"], row["start"]), row["start"])
-        last[row["request"]] = max(last.get(row["request"], row["end"]), row["end"])
-    yield from (last[name] - first[name] for name in first)
+        seconds[row["request"]] += row["end"] - row["start"]
+        waits[row["request"]] += row["fault"] == "limit_with_wait"
+    yield from (seconds[name] + retry_after * waits[name] for name in seconds)
 
 
 def _asked(base_url: str, requests: int, in_flight: int, timeout: float) -> Asked:

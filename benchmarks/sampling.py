@@ -9,7 +9,9 @@ ideal_share_100     100 requests in flight at 1 s latency: the ideal seconds (re
                     measured ones
 fault_*             1,000 requests under 20 % mixed faults; fault_wall_ratio: wall over a perfect scheduler's, which is
                     the larger of all slot seconds that attempts held over the number in flight and the longest chain
-                    of one request with its waits, both from the fault proxy's log
+                    of one request with the waits that the server asked for, both from the fault proxy's log; the median
+                    of three seeds of the mix, and fault_wall_ratio_worst beside it: which of the last requests hang
+                    decides a single run
 distinct_hashes     different sha256 of the curated data beyond the first, over `kill -9` at 20 random moments and
                     1 / 16 / 256 in flight
 parity_differences  places at which the kept lists of the product and of an independent rewriting of the original's

@@ -67,7 +67,7 @@ class Spend:
     """Prompt + completion tokens of one stage that asks a teacher; null: no bound."""
     max_usd: float | None = how(None, least=0.0)
     """US dollars of one stage that asks a teacher, by `prices`; null: no bound."""
-    prices: str | None = how(None)
+    prices: str | None = how(None, is_path=True)
     """YAML of dated prices in the form of alpaca/teachers/prices.yaml; null: that one."""
 
 

@@ -50,8 +50,8 @@ class AlpacaDataGen(AskedDataGen):
     """Tasks shown in one prompt (Alpaca 3, self-instruct 8)."""
     machine_share: float = what(0.0, least=0.0, below=1.0)
     """Share of the tasks shown that the teacher wrote itself (Alpaca 0, self-instruct 2 of 8)."""
-    machine_lag: int = what(256, least=1)
-    """Requests after which kept tasks may be shown: as many can be in flight without changing the data set."""
+    machine_lag: int = what(32, least=1)
+    """Requests after which kept tasks may be shown; so many are in flight at most, and the data set stays the same."""
     input_share: float | None = what(None, least=0.0, below=1.0)
     """Share of tasks with an input that the prompt asks for; null: nothing is said about it."""
     language: str | None = what(None)
@@ -79,7 +79,8 @@ class SelfInstructDataGen(AskedDataGen):
     """JSONL of seed tasks in self-instruct's form; null: the 175 of this project."""
     seeds_per_prompt: int = what(8, least=1)
     machine_share: float = what(0.25, least=0.0, below=1.0)
-    machine_lag: int = what(256, least=1)
+    machine_lag: int = what(32, least=1)
+    """As for data_gen=alpaca."""
     temperature: float = what(0.7, least=0.0)
     top_p: float = what(0.5, least=0.0, below=1.0)
     max_tokens: int = what(1024, least=1)

@@ -21,9 +21,16 @@ def what(
     return _leaf(IDENTITY, default, factory, {"choices": choices, "least": least, "most": below})
 
 
-def how(default: Any = None, *, choices: tuple[str, ...] = (), least: float | None = None, factory: Any = None) -> Any:
-    """An execution leaf."""
-    return _leaf(EXECUTION, default, factory, {"choices": choices, "least": least, "most": None})
+def how(
+    default: Any = None,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    factory: Any = None,
+    is_path: bool = False,
+) -> Any:
+    """An execution leaf. is_path: a file that the worker reads; a relative path starts at the folder of the launch."""
+    return _leaf(EXECUTION, default, factory, {"choices": choices, "least": least, "most": None, "is_path": is_path})
 
 
 def content(default: Any = None, *, takes: str = "file") -> Any:

@@ -14,6 +14,7 @@ from alpaca.curation.filters import (
     count_each,
     filters_named,
 )
+from alpaca.curation.language import LANGUAGES
 
 _BARE_TWENTY = re.compile(r"(?:^|\s)20$")
 
@@ -40,8 +41,12 @@ def count(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """How many examples have each flaw (`FLAWS` and `SIGNS`), each by itself: in the source, and in what is kept of it.
 
-    language: ISO 639-1 code of what is no flaw. The kept examples have instructions of the source.
+    language: ISO 639-1 code of what is no flaw; what is in another one is not counted where nobody can tell it from
+    others. The kept examples have instructions of the source.
     """
+    if language not in LANGUAGES:
+        every: tuple[Filter, ...] = (*(each for each in FLAWS if each.name != OTHER_LANGUAGE), *SIGNS)
+        return count_each(source, every), count_each(kept, every)
     flaws = filters_named([each.name for each in FLAWS], language=language)
     # To tell the language costs more than all the other flaws together, so each instruction is looked at once.
     slow = next(each for each in flaws if each.name == OTHER_LANGUAGE)

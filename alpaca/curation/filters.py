@@ -175,7 +175,8 @@ def _has_words(line: str) -> bool:
 
 
 def other_language(task: TaskText, language: str) -> bool:
-    """The instruction is certainly written in another language (1 for English: "Combien de cotes ...").
+    """The instruction is certainly written in another language (none for English; the only one that is, "Combien de
+    cotes ...", is too short to be certain).
 
     Inputs and outputs may be: most of the released outputs that are not English answer a request to translate.
     """

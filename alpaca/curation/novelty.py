@@ -70,6 +70,22 @@ def neighbours(texts: Sequence[str], seeds: Sequence[str] = (), count: int = ALP
     return found
 
 
+def nearest_other(texts: Sequence[str], places: Sequence[int]) -> list[float]:
+    """ROUGE-L F of each of the texts at `places` with the nearest other one of `texts`, earlier or later.
+
+    Empty where there is no other.
+    """
+    if len(texts) < 2:
+        return []
+    pool, scores = NeighbourPool(texts), list[float]()
+    for start in range(0, len(places), BATCH):
+        batch = places[start : start + BATCH]
+        # A text is among its own two nearest, or both of these are its equals.
+        for place, found in zip(batch, pool.nearest([texts[place] for place in batch], 2), strict=True):
+            scores.append(found.scores[1] if found.indices[0] == place else found.scores[0])
+    return scores
+
+
 class NeighbourPool:
     """A growing pool of texts, numbered from 0, that any batch of texts can be compared with completely.
 

@@ -21,8 +21,17 @@ from alpaca.records.reading import Problems
 
 def hash_order(ids: Sequence[str], seed: int) -> list[int]:
     """The indices into `ids`, ordered by sha256 of "{seed}:{id}"; equal ids stay in their given order."""
-    digests = [hashlib.sha256(f"{seed}:{id}".encode()).digest() for id in ids]
+    digests = [_digest(id, seed) for id in ids]
     return sorted(range(len(digests)), key=digests.__getitem__)
+
+
+def hash_fraction(id: str, seed: int) -> float:
+    """A number in [0, 1) for the id alone, whatever else there is: the first 53 bits of the digest of `hash_order`."""
+    return (int.from_bytes(_digest(id, seed)[:8], "big") >> 11) / 2**53
+
+
+def _digest(id: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{id}".encode()).digest()
 
 
 def by_value(values: Sequence[float], ids: Sequence[str], seed: int) -> list[int]:

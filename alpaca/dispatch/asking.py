@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from alpaca.artifacts import find_folder, is_finished, read_json
 from alpaca.config import (
     AlpacaDataGen,
     AskedDataGen,
@@ -26,6 +28,7 @@ PROMPT_TOKENS, TASK_TOKENS = 800, 99
 KEEP_RATE = 0.6
 """Share of a teacher's tasks that pass the rules: assumed, upstream publishes none."""
 QUESTION_TOKENS, ANSWER_TOKENS, RATING_TOKENS = 120, 200, 60
+LARGEST_COUNTED = 2**27
 SHOTS_TOKENS = 1200
 """A prompt of self-instruct's later steps with its examples."""
 
@@ -70,10 +73,13 @@ class Asked:
         return None
 
 
-def asked(node: Node, plan: Plan) -> Asked | None:
-    """The guess for a stage that asks a teacher; None for any other, and where the number of requests is not known."""
+def asked(node: Node, plan: Plan, output: Path) -> Asked | None:
+    """The guess for a stage that asks a teacher; None for any other, and where the number of requests is not known.
+
+    output: the folder of all results, where a finished pool says how large it is.
+    """
     if isinstance(node.config, RateConfig):
-        examples = pool_size(plan.nodes[node.parents["pool"]].config.data_gen)
+        examples = pool_size(plan.nodes[node.parents["pool"]], output)
         amounts = None if examples is None else (examples, QUESTION_TOKENS + ANSWER_TOKENS, RATING_TOKENS)
         return _priced(amounts, node.config.teacher, node.config.spend)
     if isinstance(node.config, SampleConfig) and node.config.teacher is not None:
@@ -99,13 +105,29 @@ def _amounts(source: Any) -> tuple[int, int, int] | None:
         return 3 * source.num_examples, SHOTS_TOKENS, TASK_TOKENS
     if isinstance(source, EvolveDataGen):
         return 2 * source.num_examples, 2 * QUESTION_TOKENS, ANSWER_TOKENS
-    if isinstance(source, ReanswerDataGen) and source.num_examples is not None:
-        return source.num_examples, QUESTION_TOKENS, ANSWER_TOKENS
+    if isinstance(source, ReanswerDataGen):
+        count = source.num_examples or _counted(source.path)
+        return None if count is None else (count, QUESTION_TOKENS, ANSWER_TOKENS)
     return None
 
 
-def pool_size(source: Any) -> int | None:
-    """Examples in a pool as far as its configuration says it."""
+def _counted(path: str | None) -> int | None:
+    """Records of a JSON or JSONL file by the number of their keys; None where that says nothing."""
+    place = Path(path).expanduser() if path else None
+    if place is None or not place.is_file() or place.stat().st_size > LARGEST_COUNTED:
+        return None
+    return place.read_bytes().count(b'"instruction"') or None
+
+
+def pool_size(node: Node, output: Path) -> int | None:
+    """Examples in a pool: what it holds where it is finished, else what its configuration says; None: not known."""
+    folder = find_folder(output, node.stage, node.slug, node.key)
+    if is_finished(folder):
+        pool = read_json(folder / "pool.json")
+        return int(pool.get("kept", pool.get("examples", 0)))
+    source = node.config.data_gen
+    if isinstance(source, ReanswerDataGen):
+        return source.num_examples or _counted(source.path)
     if isinstance(source, ReleasedDataGen):
         return source.examples if source.path is None and source.hub is None else None
     if not isinstance(source, AskedDataGen) and not hasattr(source, "num_examples"):

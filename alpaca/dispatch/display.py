@@ -18,6 +18,8 @@ from alpaca.errors import AlpacaError
 
 MOST_ROWS = 80
 REFRESH_SECONDS = 0.3
+LOG_SECONDS = 20.0
+"""Between two lines of progress where there is no terminal."""
 
 
 def console() -> Console:
@@ -69,7 +71,7 @@ class Display:
     def __init__(self, out: Console, total: int) -> None:
         self._out, self._total, self._count = out, total, 0
         self._bars: dict[str, tuple[TaskID, Path]] = {}
-        self._refreshed = 0.0
+        self._refreshed = 0.0 if out.is_terminal else time.monotonic()
         self._progress = Progress(
             TextColumn("{task.fields[label]}"),
             BarColumn(bar_width=30),
@@ -110,14 +112,18 @@ class Display:
         self._line(f"[yellow]skipped[/] {label}: a stage before it failed")
 
     def refresh(self) -> None:
-        """Reads the running stages' progress files, a few times a second."""
-        if not self._out.is_terminal or time.monotonic() - self._refreshed < REFRESH_SECONDS:
+        """Reads the running stages' progress files: a few times a second on a terminal, now and then for a log."""
+        pause = REFRESH_SECONDS if self._out.is_terminal else LOG_SECONDS
+        if time.monotonic() - self._refreshed < pause:
             return
         self._refreshed = time.monotonic()
-        for bar, folder in self._bars.values():
+        for label, (bar, folder) in self._bars.items():
             found = _progress_of(folder)
-            if found:
+            if found and self._out.is_terminal:
                 self._progress.update(bar, completed=found["done"], total=found["total"], text=str(found["text"]))
+            elif found:
+                share = 100 * found["done"] / max(1, found["total"])
+                self._out.print(f"running {label}: {share:.0f} %, {found['text']}", markup=False, soft_wrap=True)
 
     def _remove(self, label: str) -> None:
         bar, _ = self._bars.pop(label)

@@ -33,7 +33,7 @@ H100_FLOPS, GUESSED_UTILISATION = 989e12, 0.4
 def cost(node: Node, plan: Plan, output: Path) -> str:
     """One line: amounts, then how long such a stage took here before, if any did."""
     describe = _DESCRIBE.get(node.stage)
-    amount = describe(node, plan) if describe else ""
+    amount = describe(node, plan, output) if describe else ""
     seconds = _seconds_before(node, plan, output)
     before = "" if seconds is None else f"about {seconds:.0f} s, as before"
     return "; ".join(part for part in (amount, before) if part) or "seconds"
@@ -98,7 +98,7 @@ def _line_on_disk(frozen: dict[str, Any], output: Path) -> list[str]:
     return sorted(names)
 
 
-def _sample(node: Node, plan: Plan) -> str:
+def _sample(node: Node, plan: Plan, output: Path) -> str:
     config: SampleConfig = node.config
     source = config.data_gen
     if isinstance(source, ReleasedDataGen):
@@ -107,35 +107,35 @@ def _sample(node: Node, plan: Plan) -> str:
         return f"reads {len(source.sources)} data sets"
     if not isinstance(source, AskedDataGen) or config.teacher is None:
         return ""
-    asked = asking.asked(node, plan)
+    asked = asking.asked(node, plan, output)
     return asked.told() if asked is not None else "one request per instruction"
 
 
-def _rate(node: Node, plan: Plan) -> str:
-    asked = asking.asked(node, plan)
+def _rate(node: Node, plan: Plan, output: Path) -> str:
+    asked = asking.asked(node, plan, output)
     return asked.told() if asked is not None else "one request per example of the pool"
 
 
-def _moderate(node: Node, plan: Plan) -> str:
+def _moderate(node: Node, plan: Plan, output: Path) -> str:
     config: ModerateConfig = node.config
-    examples = asking.pool_size(plan.nodes[node.parents["pool"]].config.data_gen)
+    examples = asking.pool_size(plan.nodes[node.parents["pool"]], output)
     return f"{'one request per example' if examples is None else f'{examples:,} requests'} to {config.model}"
 
 
-def _curate(node: Node, plan: Plan) -> str:
+def _curate(node: Node, plan: Plan, output: Path) -> str:
     config: CurateConfig = node.config
     return f"selects {config.data.size:,}" if config.data.size else "keeps all that pass"
 
 
-def _pretrain(node: Node, plan: Plan) -> str:
+def _pretrain(node: Node, plan: Plan, output: Path) -> str:
     config: PretrainConfig = node.config
     return f"{config.model.steps:,} steps x {config.model.batch} lines"
 
 
-def _train(node: Node, plan: Plan) -> str:
+def _train(node: Node, plan: Plan, output: Path) -> str:
     config: TrainConfig = node.config
     budget, batch = Budget.parse(config.train.budget), config.train.global_batch
-    examples = _examples(node, plan)
+    examples = _examples(node, plan, output)
     if budget.unit != "steps" and examples is None:
         return f"{budget.canonical()} x batch {batch}"
     steps = budget.steps(examples or 0, batch, EXAMPLE_TOKENS)
@@ -149,22 +149,22 @@ def _train(node: Node, plan: Plan) -> str:
     return f"{text}, {asking.short(tokens)} tokens, {flops:.1e} FLOP: {guess}"
 
 
-def _examples(node: Node, plan: Plan) -> int | None:
+def _examples(node: Node, plan: Plan, output: Path) -> int | None:
     """Size of the training set as far as the plan knows it."""
     curate = plan.nodes[node.parents["data"]]
     size: int | None = curate.config.data.size
     if size is not None:
         return size
-    return asking.pool_size(plan.nodes[curate.parents["pool"]].config.data_gen)
+    return asking.pool_size(plan.nodes[curate.parents["pool"]], output)
 
 
-def _respond(node: Node, plan: Plan) -> str:
+def _respond(node: Node, plan: Plan, output: Path) -> str:
     config: RespondConfig = node.config
     items = f"{config.size:,} items" if config.size else "all items"
     return f"{items}, up to {config.responses.max_new_tokens} new tokens each"
 
 
-_DESCRIBE: dict[str, Callable[[Node, Plan], str]] = {
+_DESCRIBE: dict[str, Callable[[Node, Plan, Path], str]] = {
     "sample": _sample,
     "rate": _rate,
     "moderate": _moderate,

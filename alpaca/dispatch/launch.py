@@ -50,7 +50,7 @@ def _beyond_bounds(session: Session) -> list[str]:
     """Stages whose forecast is above a bound: they will stop there."""
     found = []
     for key, node in session.plan.nodes.items():
-        asked = asking.asked(node, session.plan)
+        asked = asking.asked(node, session.plan, session.output)
         beyond = asked.beyond() if asked is not None and not artifacts.is_finished(session.folders[key]) else None
         if beyond:
             found.append(f"{session.label(key)}: {beyond}: it stops there and keeps everything")

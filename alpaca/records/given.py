@@ -114,6 +114,10 @@ def indices(path: Path) -> list[int]:
         raise UserError(what=str(error), where=where, remedy=remedy) from error
     if not isinstance(found, list) or not found:
         what = "an empty list" if found == [] else f"a JSON {type(found).__name__}, expected a list"
+        if isinstance(found, dict) and (lists := [name for name, value in found.items() if isinstance(value, list)]):
+            what += f"; it holds the lists {', '.join(lists)}"
+            copied = f"json.dump(json.load(open('{path}'))['{lists[0]}'], open('indices.json', 'w'))"
+            remedy = f'write one of them to a file of its own: python -c "import json; {copied}"'
         raise UserError(what=what, where=where, remedy=remedy)
     problems, places = Problems(), dict[int, int]()
     for place, index in enumerate(found):

@@ -16,7 +16,14 @@ class Link:
     target: str
 
 
-Cell = str | Link
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Code:
+    """A text to be typed as it stands, on one line."""
+
+    text: str
+
+
+Cell = str | Link | Code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,10 +85,10 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Questions:
-    """Questions of a datasheet with their answers, under one heading."""
+    """Questions of a datasheet with their answers, each a text or its parts, under one heading."""
 
     title: str
-    rows: Sequence[tuple[str, str]]
+    rows: Sequence[tuple[str, str | Sequence[str | Code]]]
 
 
 Block = Text | Facts | Table | Figure | Samples | Questions

@@ -60,6 +60,7 @@ class Compared:
     median_output: float | None
     """Words."""
     nearest_median: float | None
+    """ROUGE-L F of an instruction with the nearest other one of the data set."""
 
 
 def materials(outcomes: Sequence[Outcome], *, question: str = "", command: str = "") -> list[Material]:
@@ -234,7 +235,7 @@ def _compared(material: Material, used_by: str) -> Compared:
         distinct_2_fixed=fixed[1] if fixed else None,
         compression=outputs.get("compression"),
         median_output=((card.get("words") or {}).get("output") or {}).get("median"),
-        nearest_median=(card.get("nearest") or {}).get("p50"),
+        nearest_median=measures.within(card).get("p50"),
     )
 
 
@@ -273,7 +274,7 @@ _COMPARISON = (
     "Each name leads to the card. Kept: the share of the candidates that passed every step but the last choice of a "
     "size. distinct-2: of the outputs, which falls as a set grows, and of their first 5,000 words. Compression: bytes "
     "of the outputs over bytes compressed; higher is more repetitive. Median output: words. Nearest: median ROUGE-L F "
-    "of an instruction with the nearest one before it."
+    "of an instruction with the nearest other one of its data set; it rises as a set grows."
 )
 
 

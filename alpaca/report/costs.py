@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from alpaca.report import wording
 from alpaca.report.blocks import Block, Cell, Facts, Table, Text
 from alpaca.report.folders import Folder
-from alpaca.report.material import Material, total
+from alpaca.report.material import Material, Origin, total
 
 _TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
-_UNKNOWN = "price unknown"
+_UNKNOWN, _NOTHING_PAID = "price unknown", "nothing paid"
+_PARAMETERS = ("temperature", "top_p", "max_tokens", "seed", "stop", "presence_penalty", "logit_bias")
 
 
 def teacher(material: Material) -> list[Block]:
@@ -22,6 +24,7 @@ def teacher(material: Material) -> list[Block]:
 
 def _asked(material: Material) -> list[Block]:
     found, options = material.teacher, material.setting("teacher") or {}
+    instructions = ", ".join(one.text or "not recorded" for one in material.origins)
     answered = material.card.get("teacher")
     named = [
         ("Kind", options.get("kind") or found.get("kind")),
@@ -30,16 +33,27 @@ def _asked(material: Material) -> list[Block]:
         ("Model in the preflight", found.get("model") if found.get("model") != answered else None),
         ("Endpoint", options.get("base_url")),
         ("Request", _way(material)),
+        ("Instructions of", instructions),
         ("Shut down on", found.get("shutdown_date") or ("not announced" if found.get("checked") else None)),
         ("Looked at", found.get("checked")),
         ("Terms", material.terms.text),
     ]
     blocks: list[Block] = [Facts(rows=[(name, str(text)) for name, text in named if text])]
-    requested, honoured = found.get("requested"), found.get("honoured")
-    if isinstance(requested, Mapping):
+    honoured = found.get("honoured")
+    requested = found.get("requested") or _sent(material)
+    if requested:
         blocks.append(_parameters(requested, honoured if isinstance(honoured, Mapping) else None))
         blocks += [Text(text=_HONOURED, kind="fine")] if isinstance(honoured, Mapping) else []
     return blocks
+
+
+def _sent(material: Material) -> dict[str, Any]:
+    """The parameters that the first recorded response says it was asked with; there is no teacher.json where all
+    answers were taken over. Where responses say nothing of it, those of the configuration.
+    """
+    response = material.sample.first_row("responses.jsonl") if material.sample else {}
+    asked = response.get("request") or material.setting("data_gen") or {}
+    return {name: asked[name] for name in _PARAMETERS if name in asked}
 
 
 _HONOURED = (
@@ -56,9 +70,14 @@ def _way(material: Material) -> str:
 def _parameters(requested: Mapping[str, Any], honoured: Mapping[str, Any] | None) -> Table:
     names = dict.fromkeys([*requested, *(honoured or {})])
     rows: list[list[Cell]] = [
-        [name.replace("_", " "), _written(requested.get(name)), _kept(name, honoured)] for name in names
+        [name.replace("_", " "), _requested(name, requested.get(name)), _kept(name, honoured)] for name in names
     ]
     return Table(label="Requested and honoured", head=["parameter", "requested", "honoured"], rows=rows)
+
+
+def _requested(name: str, value: Any) -> str:
+    # The recorded seed is that of one request: each has its own.
+    return "drawn per request" if name == "seed" and value is not None else _written(value)
 
 
 def _kept(name: str, honoured: Mapping[str, Any] | None) -> str:
@@ -77,38 +96,85 @@ def _written(value: Any) -> str:
 
 
 def _taken(material: Material) -> list[Block]:
-    sources = material.pool.get("sources") or {}
-    sha = material.pool.get("source_sha256") if not sources else None
-    hub, revision = material.setting("data_gen", "hub"), material.setting("data_gen", "revision")
-    rows = [
-        ("Way", f"published data, no teacher was asked ({material.way})" if material.way else "not recorded"),
-        ("On the hub", f"{hub}, revision {revision}" if hub else None),
-        ("sha256", sha),
-        ("Teacher", material.card.get("teacher")),
-        ("Terms", material.terms.text),
-    ]
-    return [Facts(rows=[(name, str(text)) for name, text in rows if text])]
+    rows = [("Way", f"published data, no teacher was asked ({material.way})" if material.way else "not recorded")]
+    for one in material.origins:
+        rows += [(f"From {one.name}", one.text)] if one.name else _where_from(one)
+    rows += [("Teacher", str(material.card.get("teacher") or "")), ("Terms", material.terms.text)]
+    return [Facts(rows=[(name, text) for name, text in rows if text])]
+
+
+def _where_from(origin: Origin) -> list[tuple[str, str]]:
+    place = ("On the hub", origin.text) if origin.hub else ("File", origin.file)
+    return [place, ("sha256", origin.sha256)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
+    """A row of the table: counts by name, None where they are not known; money in words."""
+
+    label: str
+    counts: Mapping[str, float | None]
+    money: str
 
 
 def cost(material: Material) -> list[Block]:
-    """Tokens and money of each stage that asked somebody; money only where its price is known."""
-    folders = [folder for folder in material.folders if folder.document("provenance.json").get("cost")]
-    asked = [folder for folder in folders if total([folder], "requests") or total([folder], "completion_tokens")]
-    if not asked:
+    """Tokens and money of each stage that asked somebody; money only where its price is known.
+
+    Answers that were taken over or replayed were paid for by an earlier run: their tokens have rows of their own.
+    """
+    entries, said, paid = list[_Entry](), list[str](), list[Folder]()
+    for folder in material.folders:
+        own, adopted = _own(folder), _adopted(folder)
+        entries += [one for one in (own, adopted) if one]
+        if own and not _is_replay(folder):
+            paid.append(folder)
+        if adopted and not total([folder], "requests"):
+            said.append(f"{folder.stage}: 0 new requests, {wording.count(adopted.counts['requests'] or 0)} taken over.")
+    if not entries:
         nobody = "Nobody was asked, so no tokens and no money were spent."
         return [Text(text="Not recorded." if material.asked else nobody)]
-    rows = [_row(folder.stage, [folder]) for folder in asked]
-    if len(asked) > 1:
-        rows.append(_row("total", asked))
-    head = ["stage", "requests", "prompt tokens", "of them cached", "completion tokens", "of them reasoning", "USD"]
-    blocks: list[Block] = [Table(label="Cost", head=head, rows=rows, right=frozenset(range(1, 7)))]
-    each = _per_example(material, asked)
-    return [*blocks, Text(text=each, kind="fine")] if each else blocks
+    lines = [_line(one) for one in entries]
+    if len(paid) > 1:
+        lines.append(_line(_Entry(label="total paid for here", counts=_counts(paid), money=_money(paid))))
+    head = ["answers", "requests", "prompt tokens", "of them cached", "completion tokens", "of them reasoning", "USD"]
+    table = Table(label="Cost", head=head, rows=lines, right=frozenset(range(1, 7)))
+    fine = [text for text in (*said, _per_example(material, entries)) if text]
+    return [table, Text(text=" ".join(fine), kind="fine")] if fine else [table]
 
 
-def _row(label: str, folders: list[Folder]) -> list[Cell]:
-    counts = [total(folders, name) for name in ("requests", *_TOKENS)]
-    return [label, *("–" if number is None else wording.count(number) for number in counts), _money(folders)]
+def _own(folder: Folder) -> _Entry | None:
+    """What the stage asked for itself, failed tries and the look at the teacher included."""
+    counts = _counts([folder])
+    if not counts["requests"] and not counts["completion_tokens"]:
+        return None
+    if _is_replay(folder):
+        return _Entry(label=f"{folder.stage}, replayed: tokens as recorded", counts=counts, money=_NOTHING_PAID)
+    return _Entry(label=folder.stage, counts=counts, money=_money([folder]))
+
+
+def _adopted(folder: Folder) -> _Entry | None:
+    """The answers that were taken over from other folders, from raw.jsonl."""
+    known = (folder.document("provenance.json").get("cost") or {}).get("adopted_requests")
+    rows = [] if known == 0 else [row for row in folder.rows("raw.jsonl") if row.get("adopted")]
+    if not rows and not known:
+        return None
+    counts = {name: sum(row.get(name) or 0 for row in rows) if rows else None for name in _TOKENS}
+    money = _NOTHING_PAID if _is_replay(folder) else "paid in an earlier run"
+    label = f"{folder.stage}, taken over from earlier runs"
+    return _Entry(label=label, counts={"requests": len(rows) or known, **counts}, money=money)
+
+
+def _is_replay(folder: Folder) -> bool:
+    return bool(folder.setting("teacher", "kind") == "replay")
+
+
+def _counts(folders: list[Folder]) -> dict[str, float | None]:
+    return {name: total(folders, name) for name in ("requests", *_TOKENS)}
+
+
+def _line(entry: _Entry) -> list[Cell]:
+    counts = ("–" if number is None else wording.count(number) for number in entry.counts.values())
+    return [entry.label, *counts, entry.money]
 
 
 def _money(folders: list[Folder]) -> str:
@@ -117,9 +183,10 @@ def _money(folders: list[Folder]) -> str:
     return _UNKNOWN if None in known else f"${sum(amount for amount in known if amount is not None):,.2f}"
 
 
-def _per_example(material: Material, folders: list[Folder]) -> str:
+def _per_example(material: Material, entries: list[_Entry]) -> str:
+    """Of all answers that the data set was made of, whoever paid for them."""
     size = int(material.card.get("size", 0))
-    tokens = sum(total(folders, name) or 0 for name in ("prompt_tokens", "completion_tokens"))
+    tokens = sum(one.counts[name] or 0 for one in entries for name in ("prompt_tokens", "completion_tokens"))
     if not size or not tokens:
         return ""
     return (

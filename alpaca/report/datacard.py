@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from alpaca.report import costs, datasheet, measures, wording
-from alpaca.report.blocks import Block, Cell, Document, Facts, Link, Sample, Samples, Section, Table, Text
+from alpaca.report.blocks import Block, Cell, Code, Document, Facts, Link, Sample, Samples, Section, Table, Text
 from alpaca.report.material import Material
 
+BEYOND = "beyond the list"
 SHOWN_CHARACTERS = 1_500
 _FILES = ("examples.jsonl", "examples.parquet", "card.json", "neighbours.jsonl", "contamination.jsonl")
 _FLAWS = {
@@ -108,6 +109,7 @@ def _overview(material: Material) -> list[Block]:
     rows: list[tuple[str, Cell]] = [
         ("Examples", wording.count(size)),
         ("Source", str(card.get("source") or "not recorded")),
+        *[("Conversations", text) for text in material.turns],
         ("Teacher", str(card.get("teacher") or "not recorded")),
         ("With input", f"{wording.count(with_input)} ({wording.percent(with_input, size)})"),
         ("Selection", _selection(material)),
@@ -128,12 +130,13 @@ def _selection(material: Material) -> str:
 
 def _steps(card: Mapping[str, Any]) -> list[Block]:
     repaired = sum((card.get("repairs") or {}).values())
-    if not repaired:
-        return [steps_table(card)]
-    return [
-        steps_table(card),
-        Text(text=f'{repaired:,} inputs that only said "no input" were made empty.', kind="fine"),
-    ]
+    notes = [f'{repaired:,} inputs that only said "no input" were made empty.'] if repaired else []
+    if any(step["name"] == BEYOND and step["dropped"] for step in card.get("steps") or []):
+        notes.append(
+            "Beyond the list: tasks numbered higher than was asked for, and what the last answer went on to say after "
+            "the task that filled the pool."
+        )
+    return [steps_table(card), *([Text(text=" ".join(notes), kind="fine")] if notes else [])]
 
 
 def steps_table(card: Mapping[str, Any]) -> Table:
@@ -218,7 +221,7 @@ def _provenance(material: Material) -> list[Block]:
         rows.append((f"{folder.stage} folder", Link(text=text, target=folder.link)))
     rows += [("Code", text) for text in material.code]
     if material.command:
-        rows.append(("Command", material.command))
+        rows.append(("Command", Code(text=material.command)))
     return [Facts(rows=rows)]
 
 

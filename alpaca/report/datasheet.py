@@ -5,14 +5,16 @@ What no record answers is said to be not recorded: a person has to fill it in be
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from alpaca.report import wording
-from alpaca.report.blocks import Block, Questions, Text
+from alpaca.report import measures, wording
+from alpaca.report.blocks import Block, Code, Questions, Text
 from alpaca.report.material import Material
 
 NOT_RECORDED = "Not recorded."
-_Rows = list[tuple[str, str]]
+_Answer = str | tuple[str | Code, ...]
+_Rows = list[tuple[str, _Answer]]
 
 
 def answered(material: Material) -> list[Block]:
@@ -51,12 +53,13 @@ def _composition(material: Material) -> _Rows:
     return [
         (
             "What does a record stand for?",
-            "One task: an instruction, an input that may be empty, and an output that is one good answer to it.",
+            "One task: an instruction, an input that may be empty, and an output that is meant as an answer to it."
+            f"{_spoilt(card)}",
         ),
         ("How many are there?", f"{card.get('size', 0):,}."),
         (
             "Is it a sample of something larger?",
-            f"Yes, of {card.get('pool', 0):,} candidates; what was dropped, and why, stands above.",
+            _larger(material),
         ),
         ("What is in a record?", "Four texts (id, instruction, input, output) and the record's provenance."),
         ("Are there labels or targets?", "The output is the target."),
@@ -70,13 +73,30 @@ def _composition(material: Material) -> _Rows:
     ]
 
 
+def _spoilt(card: Mapping[str, Any]) -> str:
+    changed = sum(one["examples"] for one in (card.get("damage") or {}).values())
+    return f" Where the output was damaged on purpose ({changed:,} changes) it is none." if changed else ""
+
+
+def _larger(material: Material) -> str:
+    size, pool = int(material.card.get("size", 0)), int(material.card.get("pool", 0))
+    parts = [one.get("available") or 0 for one in (material.pool.get("sources") or {}).values()]
+    found = []
+    if sum(parts) > pool:
+        found.append(f"Of {sum(parts):,} published records {pool:,} were mixed.")
+    if size < pool:
+        found.append(f"Yes, of {pool:,} candidates; what was dropped, and why, stands above.")
+    found += [f"{text[0].upper()}{text[1:]}." for text in material.turns]
+    return " ".join(found) or f"No, all {pool:,} candidates are in it."
+
+
 def _related(card: dict[str, Any]) -> str:
-    nearest = card.get("nearest")
+    nearest = measures.within(card)
     if not nearest:
         return "Similar instructions can be there; how similar was not recorded."
     return (
-        f"Half of the instructions have a ROUGE-L F above {nearest['p50']:.2f} with another one, 1 % above "
-        f"{nearest['p99']:.2f}."
+        f"{measures.looked_up(card)} was compared with every other one of this data set: for half of them the nearest "
+        f"has a ROUGE-L F above {nearest['p50']:.2f}, for 1 % above {nearest['p99']:.2f}."
     )
 
 
@@ -106,7 +126,8 @@ def _collection(material: Material) -> _Rows:
 def _acquired(material: Material) -> str:
     source = material.card.get("source") or "an unrecorded source"
     if material.asked:
-        return f"A teacher was asked for it ({material.way.replace('_', ' ')}): {source}."
+        reworked = "".join(f" The instructions come from {one.text or 'a data set'}." for one in material.origins)
+        return f"A teacher was asked for it ({material.way.replace('_', ' ')}): {source}.{reworked}"
     return f"It was taken from {source}."
 
 
@@ -126,18 +147,34 @@ def _when(material: Material) -> str:
 
 
 def _preprocessing(material: Material) -> _Rows:
-    steps = [step["name"].replace("_", " ") for step in material.card.get("steps") or []]
     return [
-        ("What was done to the raw data?", f"In this order: {wording.listing(steps)}." if steps else "Nothing."),
+        ("What was done to the raw data?", _done(material.card)),
         ("Is the raw data kept?", _raw(material)),
         ("Is the software available?", _software(material)),
     ]
 
 
+def _done(card: Mapping[str, Any]) -> str:
+    """Every step: what parsing dropped, filters and the choice of a size in order, and what was changed."""
+    steps = [measures.in_words(step["name"]) for step in card.get("steps") or []]
+    repaired = sum((card.get("repairs") or {}).values())
+    damaged = [
+        f"{one['examples']:,} {measures.DAMAGE.get(name, measures.in_words(name))}"
+        for name, one in (card.get("damage") or {}).items()
+    ]
+    said = [f"Records were dropped, in this order, by: {wording.listing(steps)}."] if steps else []
+    if repaired:
+        said.append(f'Before the filters {repaired:,} inputs that only said "no input" were made empty.')
+    if damaged:
+        said.append(f"Last, damage was done on purpose: {wording.listing(damaged)}.")
+    return " ".join(said) or "Nothing."
+
+
 def _raw(material: Material) -> str:
     if material.sample is None:
         return NOT_RECORDED
-    return f"Yes, in {material.sample.name}: every answer of the teacher, or every record as published."
+    kept = "every answer of the teacher" if material.asked else "every record that was taken, before curation"
+    return f"Yes, in {material.sample.name}: {kept}."
 
 
 def _software(material: Material) -> str:
@@ -165,9 +202,12 @@ def _distribution(material: Material) -> _Rows:
 
 
 def _maintenance(material: Material) -> _Rows:
-    again = f"Yes, by the command `{material.command}`" if material.command else "Yes, from the frozen configuration"
+    said = "; the same records give the same bytes."
+    again: _Answer = f"Yes, from the frozen configuration{said}"
+    if material.command:
+        again = ("Yes, by the command ", Code(text=material.command), said)
     return [
         ("Who maintains it, and how can they be reached?", NOT_RECORDED),
         ("Will it be updated?", "It never changes: another setting or source is another folder with another key."),
-        ("Can it be made again?", f"{again}; the same records give the same bytes."),
+        ("Can it be made again?", again),
     ]

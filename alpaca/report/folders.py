@@ -51,6 +51,12 @@ class Folder:
             return []
         return list(read_jsonl(self.path / file))
 
+    def first_row(self, file: str) -> dict[str, Any]:
+        """The first row of a JSONL file of the folder, however long that is; empty where there is none."""
+        if self.path is None or not (self.path / file).is_file():
+            return {}
+        return next(iter(read_jsonl(self.path / file)), {})
+
     def rows_by_id(self, file: str) -> dict[str, dict[str, Any]]:
         """The rows of a JSONL file by their "id". Raises ArtifactError where two share one: results are kept by id."""
         rows: dict[str, dict[str, Any]] = {}

@@ -10,7 +10,20 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from alpaca.report.blocks import Block, Cell, Document, Facts, Figure, Link, Questions, Sample, Samples, Table, Text
+from alpaca.report.blocks import (
+    Block,
+    Cell,
+    Code,
+    Document,
+    Facts,
+    Figure,
+    Link,
+    Questions,
+    Sample,
+    Samples,
+    Table,
+    Text,
+)
 
 # An underscore inside a word is no emphasis.
 _MARKUP = re.compile(r"[\\`*{}\[\]<>|~$#]|(?<![^\W_])_|_(?![^\W_])")
@@ -50,6 +63,14 @@ def fenced(text: str) -> str:
     return f"{fence}text\n{body}\n{fence}"
 
 
+def code(text: str) -> str:
+    """The text on one line as code, in which nothing is escaped; its fence is longer than any run of backticks."""
+    flat = " ".join(text.split())
+    fence = "`" * (max((len(run) for run in _BACKTICKS.findall(flat)), default=0) + 1)
+    pad = " " if flat.startswith("`") or flat.endswith("`") else ""
+    return f"{fence}{pad}{flat}{pad}{fence}" if flat else ""
+
+
 def _head(document: Document) -> list[str]:
     if not document.metadata:
         return []
@@ -80,8 +101,17 @@ def _block(block: Block) -> list[str]:
             return [f"### {escaped(block.title)}", *(_answered(*row) for row in block.rows)]
 
 
-def _answered(question: str, answer: str) -> str:
-    return f"**{escaped(question)}** {escaped(answer)}"
+def _answered(question: str, answer: str | Sequence[str | Code]) -> str:
+    parts = [answer] if isinstance(answer, str) else answer
+    return f"**{escaped(question)}** {''.join(_inline(part) for part in parts)}"
+
+
+def _inline(part: str | Code) -> str:
+    """A part of a sentence, with the blanks at its ends."""
+    if isinstance(part, Code):
+        return code(part.text)
+    before, after = part[: len(part) - len(part.lstrip())], part[len(part.rstrip()) :]
+    return f"{' ' if before else ''}{escaped(part)}{' ' if after else ''}"
 
 
 def _sample(number: int, item: Sample) -> list[str]:
@@ -99,4 +129,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], right: frozenset
 
 def _cell(cell: Cell) -> str:
     """Links are written as their text: the page's neighbours are not the README's."""
+    if isinstance(cell, Code):
+        # A table ends its cells before it looks for code.
+        return code(cell.text).replace("|", "\\|")
     return escaped(cell.text if isinstance(cell, Link) else cell)

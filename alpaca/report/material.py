@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from alpaca.report import terms
@@ -13,6 +14,32 @@ from alpaca.report.terms import Terms
 
 _ASKING = ("sample", "rate", "moderate")
 _PUBLISHED = ("released", "mixture")
+_REWORKED = ("reanswer", "evolve")
+"""Ways that take over the instructions of a data set; without one, evolve starts from this project's own tasks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Published data as it was taken: from a local file, or from `hub` at `commit`; "" for what is not known.
+
+    name: of the part of a mixture. revision: as it was asked for. multi_turn: conversations with more than one turn.
+    """
+
+    name: str
+    hub: str
+    revision: str
+    commit: str
+    file: str
+    sha256: str
+    multi_turn: int
+
+    @property
+    def text(self) -> str:
+        """Where it was taken from, "" where that was not recorded."""
+        if self.hub:
+            return f"{self.hub}, " + (f"commit {self.commit}" if self.commit else f"revision {self.revision or 'main'}")
+        digest = f"sha256 {self.sha256}" if self.sha256 else ""
+        return ", ".join(part for part in (self.file, digest) if part)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,13 +94,44 @@ class Material:
 
     @property
     def terms(self) -> Terms:
+        """Of the answers, and where the instructions are somebody else's, of these as well."""
+        if self.way in _PUBLISHED:
+            each = {one.name: terms.of_published(one.hub, one.sha256) for one in self.origins}
+            return terms.joined(each) if self.way == "mixture" else terms.of_published(*_known_names(self.origins))
+        if not self.origins:
+            return self._of_answers
+        return terms.joined(
+            {"Answers": self._of_answers, "Instructions": terms.of_published(*_known_names(self.origins))}
+        )
+
+    @property
+    def _of_answers(self) -> Terms:
         if self.teacher.get("terms"):
             return Terms(text=str(self.teacher["terms"]))
-        if self.way == "mixture":
-            return _of_mixture(self.pool.get("sources") or {}, self.setting("data_gen", "sources") or {})
-        if self.way in _PUBLISHED:
-            return terms.of_published(str(self.setting("data_gen", "hub")), str(self.pool.get("source_sha256")))
         return terms.of_teacher(self.setting("teacher") or {"kind": "programmatic" if self.is_programmatic else ""})
+
+    @property
+    def origins(self) -> list[Origin]:
+        """The published data that it was made of: the parts of a mixture, or the one file or hub data set."""
+        options = self.setting("data_gen") or {}
+        if self.way == "mixture":
+            asked, found = options.get("sources") or {}, self.pool.get("sources") or {}
+            return [_origin(name, asked.get(name) or {}, one) for name, one in found.items()]
+        # A run of before the digest was recorded has its path alone.
+        is_made_of = self.way == "released" or (
+            self.way in _REWORKED and bool(options.get("path") or self.pool.get("source_sha256"))
+        )
+        return [_origin("", options, self.pool)] if is_made_of else []
+
+    @property
+    def turns(self) -> list[str]:
+        """Where conversations were read, how many have turns that are not in the data; nothing elsewhere."""
+        return [
+            f"{f'{one.name}: ' if one.name else ''}only the first turn of {one.multi_turn:,} "
+            f"conversation{'s' if one.multi_turn > 1 else ''} with several is used"
+            for one in self.origins
+            if one.multi_turn
+        ]
 
     @property
     def code(self) -> list[str]:
@@ -85,15 +143,22 @@ class Material:
         return self.sample.setting(*keys) if self.sample else None
 
 
-def _of_mixture(found: dict[str, Any], asked: dict[str, Any]) -> Terms:
-    """Every source's terms hold; a licence is named only where all agree."""
-    each = {
-        name: terms.of_published(str((asked.get(name) or {}).get("hub")), str(one.get("sha256")))
-        for name, one in found.items()
-    }
-    licences = {one.licence for one in each.values()}
-    text = " ".join(f"{name}: {one.text}" for name, one in each.items())
-    return Terms(text=text or terms.of_published().text, licence=licences.pop() if len(licences) == 1 else "")
+def _origin(name: str, options: Mapping[str, Any], found: Mapping[str, Any]) -> Origin:
+    """options: what was asked for; found: what pool.json tells of it. A path goes before the hub, as when loading."""
+    path = str(options.get("path") or "")
+    return Origin(
+        name=name,
+        hub="" if path else str(options.get("hub") or ""),
+        revision=str(options.get("revision") or ""),
+        commit=str(found.get("commit") or ""),
+        file=str(found.get("source_path_name") or "") or PurePath(path).name,
+        sha256=str(found.get("source_sha256") or found.get("sha256") or ""),
+        multi_turn=int(found.get("multi_turn") or 0),
+    )
+
+
+def _known_names(origins: Sequence[Origin]) -> list[str]:
+    return [text for one in origins for text in (one.hub, one.sha256) if text]
 
 
 def by_role(folders: dict[str, Folder]) -> dict[str, Folder]:

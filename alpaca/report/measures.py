@@ -103,9 +103,7 @@ def diversity(card: Mapping[str, Any]) -> list[Block]:
         ]
         blocks.append(Table(label="Diversity", head=head, rows=rows, right=frozenset(range(1, 7))))
         blocks.append(Text(text=_DIVERSITY, kind="fine"))
-    if card.get("nearest"):
-        blocks += _nearest(card["nearest"])
-    return blocks
+    return [*blocks, *_nearest(card)]
 
 
 _DIVERSITY = (
@@ -115,14 +113,39 @@ _DIVERSITY = (
 )
 
 
-def _nearest(quantiles: Mapping[str, float]) -> list[Block]:
-    head = [f"{name.removeprefix('p')} %" for name in quantiles]
-    rows = [["ROUGE-L", *(f"{value:.3f}" for value in quantiles.values())]]
-    said = "ROUGE-L F of each instruction with the nearest one before it in the pool, seed tasks included."
+def within(card: Mapping[str, Any]) -> dict[str, float]:
+    """Quantiles of the ROUGE-L F of instructions with the nearest other one of the data set; empty if not recorded."""
+    return dict((card.get("nearest_within") or {}).get("quantiles") or {})
+
+
+def looked_up(card: Mapping[str, Any]) -> str:
+    """Which instructions `within` is of, at the beginning of a sentence."""
+    size, sampled = int(card.get("size", 0)), int((card.get("nearest_within") or {}).get("sampled") or 0)
+    return "Each instruction" if sampled in (0, size) else f"A sample of {sampled:,} instructions"
+
+
+def _nearest(card: Mapping[str, Any]) -> list[Block]:
+    """Near-duplicates within the data set, and beside neighbours.jsonl what that file has: two different measures."""
+    found = {"within the data set": within(card), "among seeds and earlier pool texts": card.get("nearest") or {}}
+    rows = {name: quantiles for name, quantiles in found.items() if quantiles}
+    if not rows:
+        return []
+    names = next(iter(rows.values()))
+    said = []
+    if within(card):
+        said.append(f"Within the data set: {looked_up(card).lower()} against every other one of this data set.")
+    if card.get("nearest"):
+        said.append(
+            "Among seeds and earlier pool texts: each against the seed tasks and what came before it and passed all "
+            "steps up to the selection, as in neighbours.jsonl."
+        )
     table = Table(
-        label="Near-duplicate quantiles", head=["quantile", *head], rows=rows, right=frozenset(range(1, len(head) + 1))
+        label="Near-duplicate quantiles",
+        head=["nearest, ROUGE-L F", *(f"{name.removeprefix('p')} %" for name in names)],
+        rows=[[name, *(f"{value:.3f}" for value in quantiles.values())] for name, quantiles in rows.items()],
+        right=frozenset(range(1, len(names) + 1)),
     )
-    return [table, Text(text=said, kind="fine")]
+    return [table, Text(text=" ".join(said), kind="fine")]
 
 
 def contamination(card: Mapping[str, Any]) -> list[Block]:
@@ -130,10 +153,17 @@ def contamination(card: Mapping[str, Any]) -> list[Block]:
     if not found:
         return [Text(text="Not looked for: no threshold was set (data.decontaminate_lcs, data.decontaminate_ngram).")]
     rows = [
-        [name, *(_or_dash(one.get(key)) for key in ("items", "lcs", "ngram", "dropped"))] for name, one in found.items()
+        [name, *(_or_dash(one.get(key)) for key in ("items", "lcs", "ngram", "exact", "dropped"))]
+        for name, one in found.items()
     ]
-    head = ["evaluation", "its items", "too similar (ROUGE-L)", "shared n-gram", "dropped"]
-    return [Table(label="Overlap with evaluation sets", head=head, rows=rows, right=frozenset({1, 2, 3, 4}))]
+    head = ["evaluation", "its items", "too similar (ROUGE-L)", "shared n-gram", "equal", "dropped"]
+    table = Table(label="Overlap with evaluation sets", head=head, rows=rows, right=frozenset(range(1, 6)))
+    unsearchable = {name: one["unsearchable"] for name, one in found.items() if one.get("unsearchable")}
+    if not unsearchable:
+        return [table]
+    items = wording.listing([f"{wording.plural(number, 'item')} of {name}" for name, number in unsearchable.items()])
+    short = f"Too few words to look for anything but their equals, so a near copy would not be found: {items}."
+    return [table, Text(text=short, kind="caveat")]
 
 
 def moderation(card: Mapping[str, Any]) -> list[Block]:

@@ -21,6 +21,7 @@ _OPENAI = (
     "in force before training on, or publishing, this data."
 )
 _UNKNOWN = Terms(text="Not known: ask whoever provides the teacher or published the data.")
+_UNPUBLISHED = Terms(text="Not known: ask who published it.")
 _KINDS = {
     "programmatic": Terms(
         text="Computed by a program of this project, no model wrote it: it may be used under the project's own licence "
@@ -74,7 +75,14 @@ def of_teacher(settings: Mapping[str, Any]) -> Terms:
 
 def of_published(*names: str) -> Terms:
     """The terms of a published data set by its hub id or its sha256, whichever is known."""
-    return next((_PUBLISHED[name] for name in names if name in _PUBLISHED), _UNKNOWN)
+    return next((_PUBLISHED[name] for name in names if name in _PUBLISHED), _UNPUBLISHED)
+
+
+def joined(parts: Mapping[str, Terms]) -> Terms:
+    """The terms of all parts, each after its name: all of them hold, and a licence is named only where all agree."""
+    licences = {one.licence for one in parts.values()}
+    text = " ".join(f"{name}: {one.text}" for name, one in parts.items())
+    return Terms(text=text or _UNKNOWN.text, licence=licences.pop() if len(licences) == 1 else "")
 
 
 def _host(base_url: Any) -> str:

@@ -26,7 +26,7 @@ def git_state() -> dict[str, Any]:
     """Commit and uncommitted difference of the source tree; sha null where there is no repository."""
     sha = _git("rev-parse", "HEAD").decode().strip()
     difference = _git("diff", "--no-ext-diff", "--no-color", "--binary", "HEAD") if sha else b""
-    dirty = bool(_git("status", "--porcelain")) if sha else False
+    dirty = bool(_git("status", "--porcelain", "--untracked-files=no")) if sha else False
     return {"sha": sha or None, "dirty": dirty, "diff": difference}
 
 

@@ -15,6 +15,7 @@ import openai
 from alpaca.errors import TeacherError
 from alpaca.teachers.base import Completion, Request, RetryableError
 from alpaca.teachers.chat import explain
+from alpaca.teachers.redaction import without_key
 from alpaca.teachers.wire import Endpoint, decoded, quote, read_answer
 
 WINDOW = "24h"
@@ -63,7 +64,8 @@ class BatchApi:
             rows, after = await self._page(after)
             for row in rows:
                 if (row.get("metadata") or {}).get(TAG) == name or row.get("input_file_id") == file_id:
-                    return self._id(row)
+                    with without_key(self.endpoint.key):
+                        return self._id(row)
                 if isinstance(row.get("created_at"), int) and row["created_at"] < planned - CLOCKS:
                     return None
             if after is None:
@@ -89,14 +91,19 @@ class BatchApi:
         with self._told(self._no_batches("GET /batches")):
             response = await self._api.get("/batches", cast_to=httpx2.Response, options={"params": query})
             page = self._object(decoded(response.content))
-        data = page.get("data")
-        rows = [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
-        more = bool(page.get("has_more")) and bool(rows)
-        return rows, self._id(rows[-1]) if more else None
+            data = page.get("data")
+            rows = [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
+            more = bool(page.get("has_more")) and bool(rows)
+            return rows, self._id(rows[-1]) if more else None
 
     @contextmanager
     def _told(self, missing: Exception) -> Iterator[None]:
         """missing: what a 404 means here."""
+        with without_key(self.endpoint.key), self._explained(missing):
+            yield
+
+    @contextmanager
+    def _explained(self, missing: Exception) -> Iterator[None]:
         try:
             yield
         except openai.APIStatusError as error:
@@ -130,6 +137,11 @@ def read_row(row: Row, request: Request, endpoint: Endpoint) -> Completion:
 
     Raises RetryableError for what may heal, which is not billed unless the answer says so, TeacherError for the rest.
     """
+    with without_key(endpoint.key):
+        return _read_row(row, request, endpoint)
+
+
+def _read_row(row: Row, request: Request, endpoint: Endpoint) -> Completion:
     response = row.get("response")
     if not isinstance(response, dict) or not isinstance(response.get("status_code"), int):
         error = row.get("error")

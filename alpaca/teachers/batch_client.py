@@ -21,6 +21,7 @@ from alpaca.teachers.batch_journal import Journal, Sent
 from alpaca.teachers.chat import QUOTA_CODES, ChatClient, open_api
 from alpaca.teachers.digest import request_digest
 from alpaca.teachers.openai_batch import OpenAIBatch
+from alpaca.teachers.redaction import redacted, without_key
 from alpaca.teachers.wire import Endpoint, request_body
 
 HTTP_SECONDS = 600.0  # for one call; a file may be large
@@ -74,7 +75,8 @@ class BatchClient:
     def __init__(
         self, options: OpenAIBatch, api: BatchApi, journal: Journal, say: Callable[[str], None], online: ChatClient
     ) -> None:
-        self._options, self._api, self._journal, self._say, self.online = options, api, journal, say, online
+        self._options, self._api, self._journal, self.online = options, api, journal, online
+        self._tell = say
         self._loop = asyncio.get_running_loop()
         self._entries: dict[str, _Entry] = {}  # by digest: gathered, in a batch, or answered and not yet asked for
         self._gathered: list[_Entry] = []
@@ -126,6 +128,9 @@ class BatchClient:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _say(self, text: str) -> None:
+        self._tell(redacted(text, self._api.endpoint.key))
 
     # --- gathering
 
@@ -260,7 +265,8 @@ class BatchClient:
             raise RetryableError(str(error)) from error
         if batch["status"] == "failed":
             self._journal.ended(sent, "failed")
-            raise _failure(batch)
+            with without_key(self._api.endpoint.key):
+                raise _failure(batch)
         await self._download(sent, batch)
         self._journal.ended(sent, batch["status"])
         rows = self._rows(sent)

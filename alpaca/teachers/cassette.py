@@ -9,8 +9,9 @@ from typing import Any
 
 from alpaca.errors import TeacherError, UserError
 from alpaca.records import is_text
-from alpaca.teachers.base import Completion, Request
+from alpaca.teachers.base import Completion, RefusedRequestError, Request
 from alpaca.teachers.digest import request_digest
+from alpaca.teachers.raw import REFUSED
 
 KEY = "teacher.cassette"
 DIGEST_LENGTH = 64
@@ -41,6 +42,8 @@ class Cassette:
             for place, row in _lines(file, problems):
                 if found := _problem(row):
                     problems.append(f"{place}: {found}")
+                elif _is_refusal(rows.get(row["request_sha256"], row)):  # an answer counts more than a refusal
+                    rows[row["request_sha256"]] = row
                 else:
                     rows.setdefault(row["request_sha256"], row)
         if problems or not rows:
@@ -51,7 +54,10 @@ class Cassette:
         return len(self._rows)
 
     async def complete(self, request: Request) -> Completion:
-        """The recorded answer; see `TeacherClient`. TeacherError when there is none."""
+        """The recorded answer; see `TeacherClient`. TeacherError when there is none.
+
+        RefusedRequestError where a refusal was recorded, so that a replay goes on without the same requests.
+        """
         digest = request_digest(request)
         row = self._rows.get(digest)
         if row is None:
@@ -61,6 +67,12 @@ class Cassette:
                 where=KEY,
                 remedy="replay the run that recorded it: the same data_gen (seeds, prompt, temperature, max_tokens, "
                 "seed) and no more examples than it had; or ask its teacher for the rest, with another teacher=...",
+            )
+        if _is_refusal(row):
+            raise RefusedRequestError(
+                what=str(row.get("reason") or f"{request.id} was refused when this was recorded"),
+                where=KEY,
+                remedy="its teacher does not take this request; leave its text out, or ask another teacher",
             )
         later: dict[str, Any] = {name: row.get(name, default) for name, default in LATER.items()}
         return Completion(
@@ -109,6 +121,10 @@ def _lines(file: Path, problems: list[str]) -> Iterator[tuple[str, dict[str, Any
             problems.append(f"{file}:{number}: a JSON {type(row).__name__}, expected an object")
 
 
+def _is_refusal(row: dict[str, Any]) -> bool:
+    return row.get("finish_reason") == REFUSED and row.get("text") == ""
+
+
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
@@ -122,7 +138,7 @@ def _problem(row: dict[str, Any]) -> str | None:
     digest, text = row.get("request_sha256"), row.get("text")
     if not isinstance(digest, str) or len(digest) != DIGEST_LENGTH:
         return f"request_sha256 is {digest!r}, expected 64 hex digits"
-    if not is_text(text) or not str(text).strip():
+    if not _is_refusal(row) and (not is_text(text) or not str(text).strip()):
         return "text is missing or blank"
     for name in ("finish_reason", "model"):
         if not isinstance(row.get(name), str):

@@ -8,9 +8,9 @@ Requests pass its generic `post`, which leaves out the typing of the parameters,
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote as quoted_path
 from urllib.parse import urlsplit
 
@@ -20,7 +20,8 @@ import openai
 
 from alpaca.errors import TeacherError
 from alpaca.teachers.base import Cause, Completion, RefusedRequestError, Request, RetryableError
-from alpaca.teachers.openai import KEY_VARIABLE, NO_KEY
+from alpaca.teachers.openai import KEY_VARIABLE
+from alpaca.teachers.redaction import without_key
 from alpaca.teachers.waits import wait_asked
 from alpaca.teachers.wire import Endpoint, decoded, quote, read_answer, request_body
 
@@ -53,6 +54,8 @@ KNOBS = {
 }
 """Parameter of the API -> the configuration key it comes from."""
 
+Read = TypeVar("Read")
+
 
 @asynccontextmanager
 async def connected(endpoint: Endpoint) -> AsyncIterator[ChatClient]:
@@ -81,14 +84,17 @@ class ChatClient:
 
     async def complete(self, request: Request) -> Completion:
         """One try; see `TeacherClient`."""
-        payload, id = await self.post(request_body(request, self._endpoint))
-        return read_answer(payload, request, id)
+        body = request_body(request, self._endpoint)
+        return await self.exchange(body, lambda payload, id: read_answer(payload, request, id))
 
     async def choices(self, request: Request, count: int) -> int:
         """How many choices come back when `count` are asked for in one request. Raises as `complete`."""
-        payload, id = await self.post(request_body(request, self._endpoint) | {"n": count})
-        read_answer(payload, request, id)
-        return len(payload["choices"]) if isinstance(payload, dict) else 0
+
+        def read(payload: Any, id: str | None) -> int:
+            read_answer(payload, request, id)
+            return len(payload["choices"])
+
+        return await self.exchange(request_body(request, self._endpoint) | {"n": count}, read)
 
     async def card(self) -> dict[str, Any] | None:
         """What the server tells of its model (GET /models/{model}); None where it tells nothing.
@@ -103,8 +109,15 @@ class ChatClient:
             return None
         return payload if isinstance(payload, dict) else None
 
-    async def post(self, body: dict[str, Any]) -> tuple[Any, str | None]:
-        """The decoded body of an answer with status 200, and the server's id of the request."""
+    async def exchange(self, body: dict[str, Any], read: Callable[[Any, str | None], Read]) -> Read:
+        """Sends a body, and what `read` makes of the answer's decoded body and of the server's id of the request.
+
+        Raises RetryableError and TeacherError as `complete`, also those of `read`; none of them tells the key.
+        """
+        with without_key(self._endpoint.key):
+            return read(*await self._posted(body))
+
+    async def _posted(self, body: dict[str, Any]) -> tuple[Any, str | None]:
         try:
             response = await self._api.post(self._endpoint.path, cast_to=httpx2.Response, body=body)
         except openai.APIStatusError as error:
@@ -117,8 +130,11 @@ class ChatClient:
 
 
 def explain(error: openai.APIStatusError, endpoint: Endpoint) -> RetryableError | TeacherError:
-    """What an error status means for the request: try again, or give up with the server's own words and the way out."""
-    status, words = error.status_code, _server_words(error, endpoint.key)
+    """What an error status means for the request: try again, or give up with the server's own words and the way out.
+
+    The words may hold the key; whoever raises the error does so within `without_key`.
+    """
+    status, words = error.status_code, _server_words(error)
     quota = status == TOO_MANY_REQUESTS and (error.code in QUOTA_CODES or error.type in QUOTA_CODES)
     if (status in HEALING or status >= SERVER_ERRORS) and not quota:
         cause = Cause.TURNED_AWAY if status in TURNED_AWAY else Cause.BROKEN
@@ -130,27 +146,32 @@ def explain(error: openai.APIStatusError, endpoint: Endpoint) -> RetryableError 
 
 def _way_out(error: openai.APIStatusError, words: str, endpoint: Endpoint) -> tuple[str, str]:
     """The configuration key at fault, and the remedy."""
+    keys = endpoint.keys
     match error.status_code:
         case 401:
-            return "teacher", f"set {KEY_VARIABLE} in the environment to a valid key for {endpoint.base_url}"
+            return keys.teacher, f"set {KEY_VARIABLE} in the environment to a valid key for {endpoint.base_url}"
         case 403:
-            return (
-                "teacher.model",
-                f"the key in {KEY_VARIABLE} may not use {endpoint.model!r}: take another key or model",
-            )
+            return keys.model, f"the key in {KEY_VARIABLE} may not use {endpoint.model!r}: take another key or model"
         case 404 | 405:
-            return "teacher.model", (
-                f"the server knows no model {endpoint.model!r}, or not for teacher.endpoint={endpoint.api}, or "
-                f"teacher.base_url is wrong; GET {endpoint.base_url}/models lists what it has"
+            api = f", or not for teacher.endpoint={endpoint.api}" if endpoint.api in ("chat", "completions") else ""
+            return keys.model, (
+                f"the server knows no model {endpoint.model!r}{api}, or {keys.base_url} is wrong; "
+                f"GET {endpoint.base_url}/models lists what it has"
             )
         case 402 | 429:
-            return "teacher", f"the account behind {KEY_VARIABLE} is used up: add credit or use another key; {KEEP}"
+            return keys.teacher, f"the account behind {KEY_VARIABLE} is used up: add credit or use another key; {KEEP}"
         case _:
-            key = _knob(error, words)
-            return key or "teacher", (
-                "the server refuses this request whoever asks; change what it names "
-                f"({key or 'data_gen.temperature, data_gen.top_p, data_gen.max_tokens'}, teacher.model)"
-            )
+            return _refused_knob(error, words, endpoint)
+
+
+def _refused_knob(error: openai.APIStatusError, words: str, endpoint: Endpoint) -> tuple[str, str]:
+    if endpoint.api == "moderations":  # it is sent a text and nothing else
+        return endpoint.keys.model, "the server refuses this text whoever asks; another model may take it"
+    key = _knob(error, words)
+    named = key or "data_gen.temperature, data_gen.top_p, data_gen.max_tokens"
+    return key or endpoint.keys.teacher, (
+        f"the server refuses this request whoever asks; change what it names ({named}, {endpoint.keys.model})"
+    )
 
 
 def _knob(error: openai.APIStatusError, words: str) -> str | None:
@@ -161,12 +182,10 @@ def _knob(error: openai.APIStatusError, words: str) -> str | None:
     return KNOBS.get(param) or (KNOBS[max(named, key=len)] if named else None)
 
 
-def _server_words(error: openai.APIStatusError, key: str) -> str:
+def _server_words(error: openai.APIStatusError) -> str:
     body = error.body
     words = body.get("message") if isinstance(body, dict) else None
-    text = str(words or error.response.text or error.message)
-    # A server that quotes the key back must not put it into a log; the stand-in for no key is an ordinary word.
-    return quote(text if key == NO_KEY else text.replace(key, "[key]"))
+    return quote(str(words or error.response.text or error.message))
 
 
 def _connection_fault(error: openai.APIConnectionError, endpoint: Endpoint) -> RetryableError:
@@ -174,8 +193,7 @@ def _connection_fault(error: openai.APIConnectionError, endpoint: Endpoint) -> R
     root = _root(error)
     never_sent = isinstance(root, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx2.ConnectError))
     if isinstance(root, TimeoutError) and not never_sent:
-        reason = f"no answer within {endpoint.timeout:g} s (teacher.timeout)"
-        return RetryableError(reason, may_be_billed=True, cause=Cause.TIMEOUT)
+        return RetryableError(endpoint.keys.late(endpoint.timeout), may_be_billed=True, cause=Cause.TIMEOUT)
     reason = f"connection to {endpoint.base_url} failed ({type(root).__name__}: {root})"
     return RetryableError(reason, may_be_billed=not never_sent)
 

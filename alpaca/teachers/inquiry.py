@@ -147,13 +147,14 @@ class Inquiry:
         """The live line: what is out, how fast, what is spent, what it will come to."""
         spent = self._spending
         rate = (spent.used - self._used_before) / seconds
-        parts = [f"{self.outstanding} in flight", f"{rate:,.0f} tokens/s", spent.told()]
+        parts = [f"{self.kept:,} / {self.phase.target:,} kept", spent.told()]
         tokens, remaining = self.projected_tokens(), self._remaining()
         if tokens is not None:
             usd = f", ${spent.usd * tokens / spent.used:,.4f}" if spent.usd else ""
             parts.append(f"of about {tokens:,.0f}{usd}")
         if remaining is not None and self.asked:
             parts.append(f"{_clock(remaining * seconds / self.asked)} left")
+        parts += [f"{self.outstanding} in flight", f"{rate:,.0f} tokens/s"]
         return ", ".join(parts)
 
     def projected_tokens(self) -> float | None:

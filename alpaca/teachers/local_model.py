@@ -129,7 +129,11 @@ class LocalModel:
         self._context: int | None = getattr(config, "max_position_embeddings", None)
 
     async def complete(self, request: Request) -> Completion:
-        """One try; see `TeacherClient`. TeacherError for what this model cannot do or has no room for."""
+        """One try; see `TeacherClient`.
+
+        RefusedRequestError for what this model cannot do and for a prompt that its context has no room for;
+        TeacherError for what this machine's memory has no room for.
+        """
         _refuse(request)
         digest = request_digest(request)
         # The stream of a second try after a blank answer is another one, else it would be blank again.
@@ -219,10 +223,11 @@ class LocalModel:
     def _prompt_tokens(self, request: Request, asked: generation.Request) -> int:
         count = len(self._generator.prompt_ids([asked])[0])
         if not count:
-            raise TeacherError(what=f"{request.id} has an empty prompt", where="data_gen", remedy="give it a text")
+            what = f"{request.id} has an empty prompt"
+            raise RefusedRequestError(what=what, where="data_gen", remedy="give it a text")
         if self._context is not None and count + request.max_tokens > self._context:
             left = self._context - count
-            raise TeacherError(
+            raise RefusedRequestError(
                 what=f"{request.id} takes {count:,} tokens and may be answered with {request.max_tokens:,}, but "
                 f"{self._name} has a context of {self._context:,}",
                 where="data_gen.max_tokens",
@@ -271,7 +276,7 @@ def _chat_text(tokenizer: Any, chat: list[dict[str, str]]) -> str:
     try:
         return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
     except TemplateError as error:
-        raise TeacherError(
+        raise RefusedRequestError(
             what=f"the model's chat template refuses the messages: {error}",
             where="teacher.path",
             remedy="take a model whose template knows these roles, or remove chat_template from its tokenizer's files",

@@ -15,11 +15,23 @@ from typing import TYPE_CHECKING, Any
 from alpaca.config import ModerateConfig, Teacher
 from alpaca.errors import TeacherError
 from alpaca.teachers.base import Completion, Request, RetryableError, Session, TeacherClient
+from alpaca.teachers.keys import Keys
 from alpaca.teachers.openai import OPENAI_URL, key_for, url_problem
 from alpaca.teachers.prices import FREE
 
 if TYPE_CHECKING:
     from alpaca.teachers.chat import ChatClient
+
+
+KEYS = Keys(
+    teacher="data.moderation",
+    base_url="data.moderation_url",
+    model="data.moderation_model",
+    in_flight=None,
+    max_attempts=None,
+    timeout=None,
+)
+QUOTED = 200  # characters of an answer that an error message shows
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,6 +41,11 @@ class Moderation(Teacher):
     kind: str = FREE
     model: str = "omni-moderation-latest"
     base_url: str | None = None
+
+    @property
+    def keys(self) -> Keys:
+        """What its errors point to."""
+        return KEYS
 
 
 def openai_options(config: ModerateConfig) -> Moderation:
@@ -46,9 +63,14 @@ async def openai_opened(options: Moderation, session: Session) -> AsyncIterator[
 
     base_url = options.base_url or OPENAI_URL
     if problem := url_problem(base_url):
-        raise TeacherError(what=problem, where="data.moderation_url", remedy=f"for example {OPENAI_URL}")
+        raise TeacherError(what=problem, where=KEYS.base_url, remedy=f"for example {OPENAI_URL}")
     endpoint = Endpoint(
-        base_url=base_url, model=options.model, key=key_for(base_url), timeout=options.timeout, api="moderations"
+        base_url=base_url,
+        model=options.model,
+        key=key_for(base_url, KEYS),
+        timeout=options.timeout,
+        api="moderations",
+        keys=KEYS,
     )
     async with connected(endpoint) as client:
         yield ModerationClient(client, options.model)
@@ -62,8 +84,8 @@ class ModerationClient:
 
     async def complete(self, request: Request) -> Completion:
         """One try; see `TeacherClient`."""
-        answer, _ = await self._client.post({"model": self._model, "input": request.messages[-1].content})
-        return read_moderation(answer)
+        body = {"model": self._model, "input": request.messages[-1].content}
+        return await self._client.exchange(body, lambda answer, _: read_moderation(answer))
 
 
 def read_moderation(answer: Any) -> Completion:
@@ -73,7 +95,7 @@ def read_moderation(answer: Any) -> Completion:
     flagged = first.get("flagged") if isinstance(first, dict) else None
     categories = first.get("categories") if isinstance(first, dict) else None
     if not isinstance(flagged, bool) or not isinstance(categories, dict):
-        raise RetryableError(f"the answer holds no moderation result: {str(answer)[:200]}")
+        raise RetryableError(f"the answer holds no moderation result: {str(answer)[:QUOTED]}")
     names = sorted(name for name, value in categories.items() if value is True)
     return Completion(
         text=json.dumps({"flagged": flagged, "categories": names}),

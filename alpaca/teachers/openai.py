@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from alpaca.config import MISSING, Teacher, how, what
 from alpaca.errors import TeacherError
 from alpaca.teachers.base import Session, TeacherClient
+from alpaca.teachers.keys import Keys
 
 if TYPE_CHECKING:
     from alpaca.teachers.wire import Endpoint
@@ -98,13 +99,17 @@ def url_problem(url: str) -> str | None:
     return None
 
 
-def key_for(base_url: str) -> str:
-    """The key from the environment, a dummy for servers of one's own; TeacherError when OpenAI's own URL has none."""
+def key_for(base_url: str, keys: Keys | None = None) -> str:
+    """The key from the environment, a dummy for servers of one's own; TeacherError when OpenAI's own URL has none.
+
+    keys: where the URL is set, if not as a teacher's.
+    """
+    keys = keys or Keys()
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key and urlsplit(base_url).hostname == urlsplit(OPENAI_URL).hostname:
         raise TeacherError(
             what=f"no key for {base_url}: the environment variable {KEY_VARIABLE} is not set",
-            where="teacher",
-            remedy=f"export {KEY_VARIABLE}=..., or set teacher.base_url to a server of your own",
+            where=keys.teacher,
+            remedy=f"export {KEY_VARIABLE}=..., or set {keys.base_url} to a server of your own",
         )
     return key or NO_KEY

@@ -2,15 +2,18 @@
 
 Servers refuse a parameter, ignore it silently or honour it, and change that with the model. So each wanted parameter
 that differs from its neutral value is tried alone, in a tiny request beside one that has none.
+
+The requests pass the queue, one at a time, so that a server with a bad minute is as good a teacher as later on. A
+parameter is at fault only when the request with it fails twice for good while the one without it is answered.
 """
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,11 +28,14 @@ from alpaca.teachers.base import (
     TeacherClient,
     Usage,
 )
+from alpaca.teachers.queue import NoAnswerError, Policy, ask
 
 HONOURED, IGNORED, REFUSED, ACCEPTED = "honoured", "ignored", "refused", "accepted"
 """What a server does with a parameter; accepted: taken without a complaint, and its effect not seen."""
-TRIES = 3
-LONGEST_PAUSE = 10.0
+UNANSWERED = "unanswered"
+"""The server breaks on the parameter and answers without it: nothing could be asked with it either."""
+PATIENCE = Policy(in_flight=1, max_attempts=6, timeout=120.0, drain=0.0)
+EMPTIES = 2  # answers without text that say that there is none
 TOKENS = 64
 MOST_STOPS = 4  # OpenAI takes no more
 # A bias of 100 lets nothing else through. Number 50 is a single character in nearly every vocabulary.
@@ -90,25 +96,39 @@ class Preflight:
         }
 
 
-async def preflight(client: TeacherClient, wanted: Request, *, n: int = 1, pause: float = 0.5) -> Preflight:
+async def preflight(
+    client: TeacherClient,
+    wanted: Request,
+    *,
+    n: int = 1,
+    policy: Policy = PATIENCE,
+    note: Callable[[str], None] | None = None,
+) -> Preflight:
     """Asks the teacher up to about eight tiny requests. n: choices per request that will be wanted.
 
-    pause: seconds before the second try of a request that failed in a way that may heal. Raises TeacherError when the
-    teacher does not answer, with its own words, and when it refuses a parameter without which the data would be others.
+    policy, note: as for the queue; one request is in flight at a time. Raises TeacherError when the teacher does not
+    answer, with its own words, RefusedRequestError when it does not take a parameter without which the data would be
+    others.
     """
-    session = _Session(client, wanted, pause)
-    await session.look(n)
-    refused = [finding for finding in session.findings if finding.outcome == REFUSED and finding.name in KNOBS]
-    if refused:
-        raise _refusal(refused, wanted)
+    policy = replace(policy, in_flight=1, drain=0.0)
+    line = _Line(client, policy, note)
+    session = _Session(line, wanted)
+    await session.look()
+    if n > 1 and isinstance(client, HasChoices):
+        several = _Line(_Several(client, n), policy, note)
+        await session.count_choices(several, n)
+        line.requests += several.requests
+    at_fault = [each for each in session.findings if each.outcome in (REFUSED, UNANSWERED) and each.name in KNOBS]
+    if at_fault:
+        raise _refusal(at_fault, wanted)
     card = await client.card() if isinstance(client, HasCard) else None
     return Preflight(
-        model=session.model,
+        model=line.model,
         shutdown_date=_date((card or {}).get("shutdown_date")),
         requested=_requested(wanted, n),
         findings=tuple(session.findings),
-        requests=session.requests,
-        usage=session.usage,
+        requests=line.requests,
+        usage=line.usage,
         checked=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
 
@@ -139,106 +159,186 @@ class _Knob:
     remedy: str
 
 
-class _Session:
-    """The requests of one preflight and what they cost."""
+class _Single:
+    """A source of one request. An answer without text comes again, if at all, so it is not waited for for long."""
 
-    def __init__(self, client: TeacherClient, wanted: Request, pause: float) -> None:
-        self._client, self._wanted, self._pause = client, wanted, pause
+    def __init__(self, request: Request, empties: int) -> None:
+        self._left: Request | None = request
+        self._empties = empties
+        self.fault: RetryableError | None = None  # the last one
+
+    def next_request(self) -> Request | None:
+        request, self._left = self._left, None
+        return request
+
+    def wants_more(self) -> bool:
+        return self._empties > 0
+
+    def failed(self, request: Request, fault: RetryableError) -> bool:
+        self.fault = fault
+        self._empties -= fault.cause is Cause.EMPTY
+        return self.wants_more()
+
+    def gave_up(self, request: Request, reason: str) -> bool:
+        return False
+
+
+class _Line:
+    """The teacher, asked one request at a time through the queue; what that took: tries, tokens. model: as it says."""
+
+    def __init__(self, client: TeacherClient, policy: Policy, note: Callable[[str], None] | None) -> None:
+        self._client, self._policy, self._note = client, policy, note
+        self.model, self.requests = "", 0
+        self.usage = Usage(prompt_tokens=0, completion_tokens=0)
+
+    async def complete(self, request: Request) -> Completion:
+        """One try, as the queue wants it; counted."""
+        self.requests += 1
+        try:
+            completion = await self._client.complete(request)
+        except RetryableError as fault:
+            self._add(fault.usage)
+            raise
+        self._add(Usage(prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens))
+        self.model = completion.model
+        return completion
+
+    async def asked(self, request: Request, empties: int = EMPTIES) -> Completion | None:
+        """An answer, None for one without text so many times.
+
+        Raises RefusedRequestError for a request that is not taken, NoAnswerError with the last reason where its tries
+        are used up, TeacherError for what no request can get around.
+        """
+        source = _Single(request, empties)
+        try:
+            async with aclosing(ask(self, source, self._policy, self._note)) as answers:
+                async for answer in answers:
+                    return answer.completion
+        except NoAnswerError as error:
+            raise NoAnswerError(what=source.fault.reason if source.fault else error.what) from error
+        return None
+
+    def _add(self, used: Usage | None) -> None:
+        if used is not None:
+            both = (asdict(self.usage), asdict(used))
+            self.usage = Usage(**{name: both[0][name] + both[1][name] for name in both[0]})
+
+
+class _Several:
+    """A client that asks for several choices and answers with their number."""
+
+    def __init__(self, client: HasChoices, count: int) -> None:
+        self._client, self._count = client, count
+
+    async def complete(self, request: Request) -> Completion:
+        found = await self._client.choices(request, self._count)
+        return Completion(text=str(found), finish_reason="stop", model="", prompt_tokens=0, completion_tokens=0)
+
+
+class _Session:
+    """The requests of one preflight and what they brought."""
+
+    def __init__(self, line: _Line, wanted: Request) -> None:
+        self._line, self._wanted = line, wanted
         message = Message(role="user", content=TEXT)
         self._plain = Request(
             id="preflight", messages=(message,), temperature=1.0, top_p=1.0, max_tokens=TOKENS, seed=wanted.seed
         )
-        self.model, self.requests = "", 0
-        self.usage = Usage(prompt_tokens=0, completion_tokens=0)
+        self._empties = EMPTIES
         self.findings: list[Finding] = []
 
-    async def look(self, n: int) -> None:
+    async def look(self) -> None:
         plain = await self._first()
+        if plain is None:  # so will the others be
+            self._empties = 1
         repeatable = await self._seeds(plain)
         for name, knob in KNOBS.items():
             probe = knob.probe(self._wanted, self._plain, plain.text if plain else "")
             if probe is None:
                 continue
-            try:
-                tried = await self._asked(replace(probe, id=f"preflight_{name}"))
-            except RefusedRequestError as error:
-                self._found(name, REFUSED, error.what)
-                continue
-            evidence = _Evidence(plain=plain, tried=tried, repeatable=repeatable, probe=probe)
-            self._found(name, knob.judged(evidence))
-        if n > 1 and isinstance(self._client, HasChoices):
-            await self._choices(self._client, n)
+            tried = await self._tried(name, replace(probe, id=f"preflight_{name}"))
+            if not isinstance(tried, Finding):
+                evidence = _Evidence(plain=plain, tried=tried, repeatable=repeatable, probe=probe)
+                tried = Finding(name=name, outcome=knob.judged(evidence))
+            self.findings.append(tried)
+
+    async def count_choices(self, line: _Line, n: int) -> None:
+        """Whether as many choices come as are asked for; line: to a client that counts them."""
+        tried = await self._tried("n", self._plain, line)
+        if not isinstance(tried, Finding):
+            outcome = HONOURED if tried and tried.text == str(n) else IGNORED if tried else ACCEPTED
+            tried = Finding(name="n", outcome=outcome)
+        self.findings.append(tried)
 
     async def _first(self) -> Completion | None:
         """The plain request. Without its seed where the server refuses that, so that the seed alone is to blame."""
-        try:
-            return await self._asked(self._plain)
-        except RefusedRequestError as error:
-            if self._wanted.seed is None:
-                raise
-            self._plain = replace(self._plain, seed=None)
-            answer = await self._asked(self._plain)
-            self._found("seed", REFUSED, error.what)
-            return answer
+        seeded = self._plain
+        self._plain = replace(seeded, seed=None)
+        if seeded.seed is None:
+            return await self._surely(seeded)
+        tried = await self._tried("seed", seeded)
+        if isinstance(tried, Finding):
+            self.findings.append(tried)
+            return await self._surely(self._plain)
+        self._plain = seeded
+        return tried
 
     async def _seeds(self, plain: Completion | None) -> bool:
         """Looks at the seed; whether equal requests bring equal texts, which they also do where nothing is drawn."""
         seed = self._plain.seed
         if seed is None:
             return False
-        again = await self._asked(self._plain)
+        again = await self._surely(self._plain)
         if plain is None or again is None:
-            self._found("seed", ACCEPTED)
-            return False
-        other = await self._asked(replace(self._plain, seed=seed + 1)) if again.text == plain.text else again
-        is_drawn = other is not None and other.text != plain.text
-        self._found("seed", HONOURED if again.text == plain.text and is_drawn else IGNORED)
-        return again.text == plain.text
+            return self._seed_is(ACCEPTED)
+        if again.text != plain.text:
+            return self._seed_is(IGNORED)
+        other = await self._surely(replace(self._plain, seed=seed + 1))
+        if other is None:
+            self._seed_is(ACCEPTED)
+        else:
+            self._seed_is(HONOURED if other.text != plain.text else IGNORED)
+        return True
 
-    async def _choices(self, client: HasChoices, n: int) -> None:
-        self.requests += 1
-        try:
-            count = await client.choices(self._plain, n)
-            self._found("n", HONOURED if count == n else IGNORED)
-        except (RefusedRequestError, RetryableError) as error:
-            self._found("n", REFUSED, str(error))
+    def _seed_is(self, outcome: str) -> bool:
+        self.findings.append(Finding(name="seed", outcome=outcome))
+        return False
 
-    def _found(self, name: str, outcome: str, words: str = "") -> None:
-        self.findings.append(Finding(name=name, outcome=outcome, words=words))
+    async def _tried(self, name: str, probe: Request, line: _Line | None = None) -> Completion | Finding | None:
+        """The answer to a probe, or that the server does not take it: twice, with the plain request answered between.
 
-    async def _asked(self, request: Request) -> Completion | None:
-        """An answer, None for one without text; what may heal is tried again a few times."""
-        for attempt in range(1, TRIES + 1):
-            self.requests += 1
+        A gateway's bad moment looks like a refusal of whatever was asked then.
+        """
+        for is_last in (False, True):
             try:
-                completion = await self._client.complete(request)
-            except RetryableError as fault:
-                self._add(fault.usage)
-                if fault.cause is Cause.EMPTY:
-                    return None
-                if attempt == TRIES or fault.cause is Cause.TIMEOUT:
-                    raise self._given_up(request, fault) from fault
-                await asyncio.sleep(min(LONGEST_PAUSE, fault.after or self._pause * 2 ** (attempt - 1)))
-            else:
-                self.model = completion.model
-                self._add(Usage(prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens))
-                return completion
-        return None
+                return await (line or self._line).asked(probe, self._empties)
+            except RefusedRequestError as error:
+                finding = Finding(name=name, outcome=REFUSED, words=error.what)
+            except NoAnswerError as error:
+                if name == "seed":  # asked first, so it may be anything
+                    raise _silence(error) from error
+                words = f"no answer whenever it is set: {error.what}"
+                finding = Finding(name=name, outcome=UNANSWERED, words=words)
+            if not is_last:
+                await self._surely(self._plain)
+        return finding
 
-    def _given_up(self, request: Request, fault: RetryableError) -> TeacherError:
-        """A server that fails on one parameter and answered without it refuses that parameter in its own way."""
-        if request.id != self._plain.id and fault.cause is Cause.BROKEN:
-            return RefusedRequestError(what=fault.reason)
-        return TeacherError(
-            what=f"the teacher does not answer: {fault.reason}",
-            where="teacher",
-            remedy="only a test was asked of it; check that the server is up, teacher.base_url and teacher.model",
-        )
+    async def _surely(self, request: Request) -> Completion | None:
+        """An answer to a request that asks for nothing special; without one the teacher is of no use."""
+        try:
+            try:
+                return await self._line.asked(request, self._empties)
+            except RefusedRequestError:
+                return await self._line.asked(request, self._empties)
+        except NoAnswerError as error:
+            raise _silence(error) from error
 
-    def _add(self, used: Usage | None) -> None:
-        if used is not None:
-            both = (asdict(self.usage), asdict(used))
-            self.usage = Usage(**{name: both[0][name] + both[1][name] for name in both[0]})
+def _silence(error: NoAnswerError) -> TeacherError:
+    return TeacherError(
+        what=f"the teacher does not answer: {error.what}",
+        where="teacher",
+        remedy="only a test was asked of it; check that the server is up, teacher.base_url and teacher.model",
+    )
 
 
 def _changed(name: str, neutral: object) -> Callable[[Request, Request, str], Request | None]:
@@ -366,10 +466,10 @@ def _requested(wanted: Request, n: int) -> dict[str, Any]:
     return always | {name: value for name, value in others.items() if value}
 
 
-def _refusal(refused: list[Finding], wanted: Request) -> TeacherError:
+def _refusal(refused: list[Finding], wanted: Request) -> RefusedRequestError:
     """One error for all parameters that are refused."""
     told = [f"{KNOBS[each.name].key}={_value(each.name, wanted)}: {each.words}" for each in refused]
-    return TeacherError(
+    return RefusedRequestError(
         what="the teacher does not take what is wanted of it:\n    " + "\n    ".join(told),
         where=KNOBS[refused[0].name].key,
         remedy="; ".join(KNOBS[each.name].remedy for each in refused),

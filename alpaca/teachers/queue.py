@@ -5,7 +5,7 @@ Measured against the alternatives under 10 % of 429 answers, this is the only po
 lets one slow answer hold up all: 14.8 s for 1,000 requests, against 25.2 s with one pause for all of them.
 
 How many are in flight and whether the server is alive at all is for `throttle` to say. What fails while the server as
-a whole is down is not held against the request.
+a whole is down is not held against the request. A refusal and an answer without text say that the server is alive.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import math
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from alpaca.config import Teacher
 from alpaca.errors import TeacherError
 from alpaca.teachers.base import Cause, Completion, RefusedRequestError, Request, RetryableError, TeacherClient
+from alpaca.teachers.keys import Keys
 from alpaca.teachers.throttle import Breaker, Pace, Pauses
 
 # Retry-After headers beyond this are taken as this: a wrong one must not put a request to sleep for a year.
@@ -51,6 +52,7 @@ class Policy:
     first_delay: float = 0.5
     longest_delay: float = 30.0
     longest_pause: float = 60.0
+    keys: Keys = field(default_factory=Keys)
 
     @classmethod
     def of(cls, teacher: Teacher) -> Policy:
@@ -59,6 +61,7 @@ class Policy:
             max_attempts=teacher.max_attempts,
             timeout=teacher.timeout,
             drain=teacher.timeout if teacher.drain is None else teacher.drain,
+            keys=getattr(teacher, "keys", Keys()),  # moderators are set elsewhere
         )
 
 
@@ -88,18 +91,31 @@ class Source(Protocol):
         ...
 
     def gave_up(self, request: Request, reason: str) -> bool:
-        """Told about a request that cannot be answered; whether the others go on without it."""
+        """Told about a request that cannot be answered, whoever asks; whether the others go on without it.
+
+        That is one that the server refuses as it is (`RefusedRequestError`), or that it has answered without text as
+        often as a request may be tried. What fails for any other reason, another start may get answered: that ends the
+        run with an error, and the source is not asked.
+        """
         ...
+
+
+class NoAnswerError(TeacherError):
+    """A request has used up its tries, or the server stays dead."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class _Try:
-    """A request and the tries it has had; failures and refusals: those of them that are held against it."""
+    """A request and the tries it has had. What is held against it: failures, being turned away, answers without text.
+
+    Each kind has its own bound, so that faults of the server do not decide what a request is that is never answered.
+    """
 
     request: Request
     number: int = 1
     failures: int = 0
     refusals: int = 0
+    empties: int = 0
     is_probe: bool = False
 
 
@@ -109,9 +125,9 @@ async def ask(
     """Yields answers as they arrive, in no particular order, each request at most once.
 
     note: told about every failed try that is followed by another, about what the throttle does, and about the answers
-    waited for at the end. Raises TeacherError when a request without which the source does not go on cannot be answered
-    or has used up its tries, or the server stays dead, and the source still wants more; answers that arrive within
-    `policy.drain` of that are yielded first.
+    waited for at the end. Raises TeacherError when a request without which the source does not go on cannot be
+    answered, NoAnswerError when one has used up its tries or the server stays dead, each only if the source still wants
+    more; answers that arrive within `policy.drain` of that are yielded first.
     Close the generator (contextlib.aclosing).
     """
     desk = _Desk(client, source, policy, note or _unheard)
@@ -223,7 +239,7 @@ class _Desk:
             async with asyncio.timeout(self._policy.timeout):
                 completion = await self._client.complete(each.request)
         except TimeoutError as error:
-            reason = f"no answer within {self._policy.timeout:g} s (teacher.timeout)"
+            reason = self._policy.keys.late(self._policy.timeout)
             raise RetryableError(reason, may_be_billed=True, cause=Cause.TIMEOUT) from error
         return Answer(
             request=each.request, completion=completion, attempts=each.number, seconds=self._loop.time() - began
@@ -235,22 +251,32 @@ class _Desk:
             answer = task.result()
         except RetryableError as fault:
             self._failed(each, fault, self._loop.time() - began)
+        except RefusedRequestError as error:
+            self._pace.answered(self._loop.time(), self._loop.time() - began)
+            self._is_alive()
+            self._give_up(each, error.what, error)
         except TeacherError as error:
-            if not (isinstance(error, RefusedRequestError) and self._source.gave_up(each.request, error.what)):
-                self.failure = self.failure or error
+            self.failure = self.failure or error
         else:
-            self._answered(answer)
+            self._pace.answered(self._loop.time(), answer.seconds)
+            self._is_alive()
             return answer
         return None
 
-    def _answered(self, answer: Answer) -> None:
-        now = self._loop.time()
+    def _is_alive(self) -> None:
+        """The server has looked at a request and said something: what failed before was not for its being down."""
         self._held.clear()
-        self._pace.answered(now, answer.seconds)
-        if self._breaker.answered(now):
+        if self._breaker.answered(self._loop.time()):
             self._note("the server answers again")
 
+    def _give_up(self, each: _Try, reason: str, error: TeacherError) -> None:
+        """The request cannot be answered; error: what that is for a source that does not go on without it."""
+        if not self._source.gave_up(each.request, reason):
+            self.failure = self.failure or error
+
     def _failed(self, each: _Try, fault: RetryableError, seconds: float) -> None:
+        if fault.cause is Cause.EMPTY:
+            self._is_alive()
         was_down = self._breaker.is_open
         pause = self._throttle(each, fault, seconds)
         stays = self._source.failed(each.request, fault)
@@ -267,18 +293,25 @@ class _Desk:
         lowered = self._pace.failed(now, seconds, fault.cause)
         if lowered is not None:
             self._note(f"the server is overloaded ({fault.reason}): at most {lowered} requests in flight")
+        if fault.cause is Cause.EMPTY:
+            return None
         after = min(fault.after or 0.0, LONGEST_RETRY_AFTER)
         return self._breaker.failed(now, places=self._pace.limit, probe=each.is_probe, after=after)
 
     def _held_against(self, each: _Try, fault: RetryableError) -> _Try:
+        if fault.cause is Cause.EMPTY:  # the request's own, which is never forgiven
+            return replace(each, empties=each.empties + 1)
         refused = fault.cause is Cause.TURNED_AWAY
         self._held[each.request.id, refused] += 1
         return replace(each, failures=each.failures + (not refused), refusals=each.refusals + refused)
 
     def _try_again(self, each: _Try, fault: RetryableError) -> None:
         if self._is_exhausted(each) and not self._breaker.is_open:
-            if not self._source.gave_up(each.request, fault.reason):
-                self.failure = self.failure or _exhausted(each, fault)
+            error = _exhausted(each, fault, self._policy.keys)
+            if fault.cause is Cause.EMPTY:
+                self._give_up(each, fault.reason, error)
+            else:
+                self.failure = self.failure or error
             return
         delay = back_off(each.request.id, each.number, self._policy, fault.after, self._doublings(each, fault))
         self._note(f"{each.request.id}: {fault.reason}; {self._told(each, fault)} in {delay:.1f} s")
@@ -293,17 +326,18 @@ class _Desk:
 
     def _is_exhausted(self, each: _Try) -> bool:
         most = self._policy.max_attempts
-        return each.failures >= most or each.refusals >= most * REFUSALS_PER_ATTEMPT
+        return max(each.failures, each.empties) >= most or each.refusals >= most * REFUSALS_PER_ATTEMPT
 
     def _told(self, each: _Try, fault: RetryableError) -> str:
         if fault.cause is Cause.TURNED_AWAY:
             return "again"
-        return f"try {each.failures + 1} of {self._policy.max_attempts}"
+        had = each.empties if fault.cause is Cause.EMPTY else each.failures
+        return f"try {had + 1} of {self._policy.max_attempts}"
 
     def _suspend(self, pause: float, fault: RetryableError) -> None:
         """The server is down: nothing that failed since its last answer is held against a request."""
         if self._breaker.is_dead:
-            self.failure = self.failure or _dead(self._breaker, self._loop.time(), fault)
+            self.failure = self.failure or _dead(self._breaker, self._loop.time(), fault, self._policy.keys)
             return
         self._note(f"no answer to the last {self._breaker.streak} tries; one more in {pause:.1f} s, then the others")
         self._waiting = [(due, id, self._forgiven(each)) for due, id, each in self._waiting]
@@ -336,20 +370,19 @@ def _unheard(_text: str) -> None:
     return None
 
 
-def _exhausted(each: _Try, fault: RetryableError) -> TeacherError:
+def _exhausted(each: _Try, fault: RetryableError, keys: Keys) -> NoAnswerError:
     refused = f" and was turned away {each.refusals} times" if each.refusals else ""
-    return TeacherError(
-        what=f"{each.request.id} failed {each.failures} times{refused}, the last time: {fault.reason}",
-        where="teacher.max_attempts",
-        remedy=f"{KEPT}; if this comes back, check that "
-        "the server is up and lower teacher.in_flight, or raise teacher.max_attempts or teacher.timeout",
+    return NoAnswerError(
+        what=f"{each.request.id} failed {each.failures + each.empties} times{refused}, the last time: {fault.reason}",
+        where=keys.max_attempts or keys.teacher,
+        remedy=f"{KEPT}; if this comes back, check that the server is up{keys.patience()}",
     )
 
 
-def _dead(breaker: Breaker, now: float, fault: RetryableError) -> TeacherError:
-    return TeacherError(
+def _dead(breaker: Breaker, now: float, fault: RetryableError, keys: Keys) -> NoAnswerError:
+    return NoAnswerError(
         what=f"no answer for {now - breaker.last_answer:.0f} s: {breaker.streak} tries in a row failed, the last time: "
         f"{fault.reason}",
-        where="teacher",
-        remedy=f"{KEPT}; check that the server is up and that teacher.base_url and teacher.model are what it has",
+        where=keys.teacher,
+        remedy=f"{KEPT}; check that the server is up and that {keys.base_url} and {keys.model} are what it has",
     )

@@ -129,7 +129,7 @@ class Breaker:
             return None
         if not self.is_open and self.streak < max(LEAST_STREAK, STREAK_PER_PLACE * places):
             return None
-        self._probes += probe
+        self._probes += probe and self.is_open  # not one whose pause was ended by another's answer
         pause = max(after, min(self._pauses.longest, self._pauses.first * 2.0**self._probes))
         self.is_open, self._probing, self._probe_at = True, False, now + pause
         return pause

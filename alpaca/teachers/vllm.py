@@ -5,6 +5,7 @@ vLLM is no dependency of this project: it is started as a program (`vllm serve`)
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +27,15 @@ SET_HERE = {
     "--gpu-memory-utilization": "teacher.gpu_memory",
 }  # fmt: skip
 """Arguments of `vllm serve` that have a key of their own -> that key."""
+HARMLESS = frozenset({
+    "--max-model-len", "--max-num-seqs", "--max-num-batched-tokens", "--max-seq-len-to-capture", "--block-size",
+    "--swap-space", "--cpu-offload-gb", "--num-gpu-blocks-override", "--enforce-eager", "--enable-prefix-caching",
+    "--enable-chunked-prefill", "--disable-custom-all-reduce", "--pipeline-parallel-size", "-pp",
+    "--data-parallel-size", "-dp", "--distributed-executor-backend", "--max-parallel-loading-workers",
+    "--download-dir", "--disable-log-requests", "--enable-log-requests", "--disable-log-stats",
+    "--uvicorn-log-level", "--disable-uvicorn-access-log",
+})  # fmt: skip
+"""Arguments that say how the server works, not what it answers (up to rounding; a prompt that is too long fails)."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,8 +51,12 @@ class VLLM(WeightsTeacher):
     """GPUs that share the model."""
     gpu_memory: float = how(0.9, least=0.01)
     """Share of each GPU's memory that vLLM takes."""
+    answer_arguments: list[str] = what(factory=list)
+    """Further arguments of `vllm serve` that can change answers, such as ["--reasoning-parser", "qwen3"].
+
+    A file that one of them names counts by its path, not by its content."""
     arguments: list[str] = how(factory=list)
-    """More arguments of `vllm serve`, for what does not change answers, such as ["--max-model-len", "8192"]."""
+    """Further ones that cannot (those of `HARMLESS`), such as ["--max-model-len", "8192"]."""
     start_timeout: float = how(1800.0, least=1.0)
     """Seconds until the server must answer; the first start downloads and compiles."""
     in_flight: int = how(256, least=1)
@@ -91,15 +105,40 @@ def lacks(_options: VLLM) -> Iterator[UserError]:
 
 def argument_problems(options: VLLM) -> Iterator[UserError]:
     """What is wrong with arguments and numbers."""
-    for argument in options.arguments:
-        name = argument.partition("=")[0]
-        if name in SET_HERE:
-            yield UserError(
-                what=f"{argument!r} is set by this program",
-                where="teacher.arguments",
-                remedy=f"leave it out; its key is: {SET_HERE[name]}",
-            )
+    for key, arguments in (("answer_arguments", options.answer_arguments), ("arguments", options.arguments)):
+        for argument in filter(_is_name, arguments):
+            if problem := _argument_problem(argument, key):
+                yield problem
     if options.gpu_memory > 1:
         yield UserError(
             what=f"{options.gpu_memory:g} is above the most allowed, 1", where="teacher.gpu_memory", remedy="a share"
         )
+
+
+def _argument_problem(argument: str, key: str) -> UserError | None:
+    name = _name(argument)
+    if name in SET_HERE:
+        return UserError(
+            what=f"{argument!r} is set by this program",
+            where=f"teacher.{key}",
+            remedy=f"leave it out; its key is: {SET_HERE[name]}",
+        )
+    if key == "arguments" and name not in HARMLESS:
+        return UserError(
+            what=f"{argument!r} is not known to leave the answers as they are, and these arguments are no part of what "
+            "a result is identified by",
+            where=f"teacher.{key}",
+            remedy="give it and its value in teacher.answer_arguments, which are",
+        )
+    return None
+
+
+def _is_name(argument: str) -> bool:
+    """Whether an argument is a name and not the value of the one before, which may be a negative number."""
+    return re.match(r"--?[A-Za-z]", argument) is not None
+
+
+def _name(argument: str) -> str:
+    """As vLLM reads it: an underscore is a hyphen, "--no-x" is the opposite of "--x", and "--x=1" sets x."""
+    name = argument.partition("=")[0]
+    return f"--{name[5:]}" if name.startswith("--no-") else name

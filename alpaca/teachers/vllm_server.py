@@ -66,7 +66,7 @@ def command(options: VLLM, program: str, port: int) -> list[str]:
         found += ["--revision", options.revision]
     if options.quantization is not None:
         found += ["--quantization", options.quantization]
-    return [*found, *options.arguments]
+    return [*found, *options.answer_arguments, *options.arguments]
 
 
 def free_port() -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from alpaca.records import well_formed
 from alpaca.teachers.base import Cause, Completion, Request, RetryableError, Usage
+from alpaca.teachers.keys import Keys
 from alpaca.teachers.openai import OPENAI_URL
 
 CHARACTERS_PER_TOKEN = 4
@@ -25,7 +26,7 @@ PATHS = {"chat": "/chat/completions", "completions": "/completions", "moderation
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Endpoint:
-    """Where, as whom and how to ask; timeout in seconds. api: one of `PATHS`."""
+    """Where, as whom and how to ask; timeout in seconds. api: one of `PATHS`. keys: where all this is set."""
 
     base_url: str
     model: str
@@ -35,6 +36,7 @@ class Endpoint:
     reasoning_effort: str | None = None
     service_tier: str | None = None
     send_seed: bool = True
+    keys: Keys = field(default_factory=Keys)
 
     @property
     def path(self) -> str:

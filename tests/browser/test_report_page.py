@@ -62,7 +62,17 @@ def pages(tmp_path_factory):
     }
     made["data set"] = data_only(output / "data-set", sizes=(1000,), histograms=True, card=MANY_VERBS)
     made["data sets"] = data_only(output / "data-sets", sizes=(250, 1000, 4000))
-    made["hostile data"] = data_only(output / "hostile", sizes=(250,), card=hostile_card(), looked_at=LOOKED_AT)
+    made["hostile data"] = data_only(
+        output / "hostile",
+        sizes=(250,),
+        way="reanswer",
+        data_gen={"path": "p" * 120},
+        pool={"source_sha256": "1" * 64, "multi_turn": 30},
+        raw=[{"id": "r", "prompt_tokens": 10**9, "completion_tokens": 10**9, "adopted": True}],
+        card=hostile_card(),
+        looked_at=LOOKED_AT,
+    )
+    made["hostile data"][1].command = f"python launch.py {'c' * 200}"
     torn = made["torn"][0]
     torn.lose(*[name for name in torn.parents if "size4000-s1" in name])
     found = {name: world.run(config) / "report.html" for name, (world, config) in made.items()}
@@ -92,7 +102,10 @@ def hostile_card():
         "source": text,
         "teacher": "z" * 150,
         "examples": [row] * 20,
-        "contamination": {"user_oriented_252": {"items": 252, "lcs": 7, "ngram": None, "dropped": 7}},
+        "contamination": {
+            "user_oriented_252": {"items": 252, "lcs": 7, "ngram": None, "dropped": 7, "unsearchable": 9}
+        },
+        "nearest": {"p10": 0.1, "p25": 0.2, "p50": 0.3, "p75": 0.4, "p90": 0.5, "p99": 0.6},
         "moderation": {"model": "omni", "flagged": 3, "categories": {"hate/threatening": 2}},
         "ratings": {"rated": 5000, "unreadable": 2, "mean": 3.9, "scores": [[3.0, 100], [4.5, 200]]},
         "damage": {"label_noise": {"share": 0.2, "examples": 200}},

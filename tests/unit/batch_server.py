@@ -191,6 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault == "html":
             self.answer(200, b"<html>hello from a proxy</html>")
+        elif fault == "tells_key":
+            self.answer(200, f"<html>{self.headers['authorization']}</html>".encode())
         elif fault == "cut":
             content = work()
             assert isinstance(content, bytes)

@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.fault(seed, attempt)
         complete = complete_chat if "messages" in body else complete_text
         known = {**body, "model": MODEL, "reasoning_effort": None}
-        good = complete(known, self.server.options)
+        good = complete(known, self.server.options) if "input" not in body else {}
         if fault is None:
             with self.server.lock:
                 self.server.served[seed] += 1
@@ -143,6 +143,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def html(self, good: dict[str, Any]) -> None:
         self._send(200, "<html>a proxy says hello</html>", {"content-type": "text/html"})
+
+    def key_in_an_error(self, good: dict[str, Any]) -> None:
+        error = {"message": f"the server behind refused {self.headers['authorization']}"}
+        self._send(200, json.dumps({"error": error, "choices": None, "usage": good.get("usage")}))
+
+    def key_in_html(self, good: dict[str, Any]) -> None:
+        self._send(200, f"<html>{self.headers['authorization']}</html>", {"content-type": "text/html"})
+
+    def key_cut_off(self, good: dict[str, Any]) -> None:
+        self._send(200, f"<html>{'x' * 280}{self.headers['authorization']}</html>", {"content-type": "text/html"})
+
+    def key_in_a_refusal(self, good: dict[str, Any]) -> None:
+        self._error(400, f"not for {self.headers['authorization']}", None)
 
     def null_choices(self, good: dict[str, Any]) -> None:
         self._send(200, json.dumps({**good, "choices": None}))

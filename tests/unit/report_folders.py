@@ -49,7 +49,10 @@ MEASURED: dict[str, Any] = {
         ],
         "question_words": [["what", 50], ["how", 10]],
     },
-    "nearest": {"p10": 0.4545, "p25": 0.5217, "p50": 0.5882, "p75": 0.6471, "p90": 0.6667, "p99": 0.7},
+    "nearest_within": {
+        "sampled": 1000,
+        "quantiles": {"p10": 0.4545, "p25": 0.5217, "p50": 0.5882, "p75": 0.6471, "p90": 0.6667, "p99": 0.6999},
+    },
 }  # fmt: skip
 """Parts of a card.json that need no folder of their own."""
 HOSTILE = "<script>alert('x')</script> & \"quoted\" $x^2$ <b>bold</b>"
@@ -80,6 +83,14 @@ class World:
     """teacher.json; none where empty."""
     pool: dict[str, Any] = field(default_factory=dict)
     """pool.json."""
+    data_gen: dict[str, Any] = field(default_factory=dict)
+    """Put over the frozen data_gen."""
+    paid: dict[str, float] = field(default_factory=dict)
+    """Put over the sample stage's cost."""
+    raw: list[dict[str, Any]] = field(default_factory=list)
+    """raw.jsonl; none where empty."""
+    asked: dict[str, Any] = field(default_factory=dict)
+    """The request of the one row of responses.jsonl; none where empty."""
     card: dict[str, Any] = field(default_factory=dict)
     """Put over the made-up card.json."""
 
@@ -138,9 +149,14 @@ class World:
     def _sample(self, seed: int) -> str:
         cost = {"requests": 250, "prompt_tokens": 181_204.0, "completion_tokens": 402_110.0, "cached_tokens": 1_024.0}
         cost |= {} if self.usd is None else {"usd": self.usd}
-        settings = {"data_gen": {"kind": self.way, "form": "text"}, "teacher": self.teacher}
+        cost |= self.paid
+        settings = {"data_gen": {"kind": self.way, "form": "text", **self.data_gen}, "teacher": self.teacher}
         folder = self._folder("sample", f"programmatic-s{seed}", settings, cost, 41.3)
         _document(folder / "pool.json", self.pool)
+        if self.raw:
+            write_jsonl(folder / "raw.jsonl", self.raw)
+        if self.asked:
+            write_jsonl(folder / "responses.jsonl", [{"id": "request_000000", "request": self.asked, "text": "a"}])
         if self.looked_at:
             _document(folder / "teacher.json", self.looked_at)
         return self._name(folder)

@@ -18,12 +18,14 @@ def request(number: int) -> Request:
 
 
 class Requests:
-    """A source of so many requests."""
+    """A source of so many requests. goes_on: without those that cannot be answered."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, goes_on: bool = False) -> None:
         self.left = [request(number) for number in reversed(range(count))]
         self.closed = False
         self.faults: list[RetryableError] = []
+        self.missed: list[str] = []  # what was given up, where the others go on
+        self.goes_on = goes_on
 
     def next_request(self) -> Request | None:
         return self.left.pop() if self.left else None
@@ -36,7 +38,8 @@ class Requests:
         return True
 
     def gave_up(self, request: Request, reason: str) -> bool:
-        return False
+        self.missed.append(request.id)
+        return self.goes_on
 
 
 def policy(**changes: Any) -> Policy:

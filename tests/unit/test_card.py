@@ -61,7 +61,9 @@ def test_equal_examples_give_an_equal_card():
 
 def test_a_card_leaves_out_what_was_not_done():
     found = built(examples(5))
-    assert not {"nearest", "ratings", "contamination", "moderation", "damage", "selection"} & set(found)
+    assert not {"nearest", "nearest_within", "ratings", "contamination", "moderation", "damage", "selection"} & set(
+        found
+    )
     assert found["seed"] == 0
 
 
@@ -70,14 +72,20 @@ def test_a_card_has_what_curation_tells_it():
         examples(5),
         selection={"rule": "longest", "size": 5},
         nearest=[0.1, 0.2, 0.3, 0.4, 0.5],
+        nearest_within=[0.2, 0.4, 0.6],
+        nearest_sampled=3,
         ratings=[4.5, 4.5, None, 2.0, 3.0],
-        contamination={"embedded": card.Contamination(items=70, lcs=2, dropped=2)},
+        contamination={"embedded": card.Contamination(items=70, lcs=2, dropped=2, unsearchable=1)},
         moderation=card.Moderation(model="m", flagged=1, categories={"hate": 1}),
         damage={"label_noise": card.Damage(share=0.2, examples=1)},
     )
     assert found["nearest"]["p50"] == 0.3
+    assert found["nearest_within"]["sampled"] == 3
+    assert found["nearest_within"]["quantiles"]["p50"] == 0.4
     assert found["ratings"] == {"rated": 5, "unreadable": 1, "mean": 3.5, "scores": [[2.0, 1], [3.0, 1], [4.5, 2]]}
-    assert found["contamination"]["embedded"] == {"items": 70, "lcs": 2, "ngram": None, "dropped": 2}
+    assert found["contamination"]["embedded"] == {
+        "items": 70, "lcs": 2, "ngram": None, "exact": 0, "dropped": 2, "unsearchable": 1
+    }  # fmt: skip
     assert found["damage"] == {"label_noise": {"share": 0.2, "examples": 1}}
     assert found["parts"] == {"a": {"examples": 3, "kept": 3}, "b": {"examples": 2, "kept": 2}}
 
@@ -141,7 +149,17 @@ def test_page_and_markdown_of_a_card_have_the_same_sections_and_numbers(full):
     page, text = card_page(full), card_text(full)
     headings = [heading.replace("&#39;", "'") for heading in re.findall(r"<h2>(.*?)</h2>", page.source)]
     assert headings == re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
-    for number in ("1630426470", "served-1", "252", "0.588", "2.62", "omni", "200", "2027-01-14", "hate/threatening"):
+    for number in (
+        "drawn per request",
+        "served-1",
+        "252",
+        "0.588",
+        "2.62",
+        "omni",
+        "200",
+        "2027-01-14",
+        "hate/threatening",
+    ):
         assert number in page.text, number
         assert number in text, number
 
@@ -149,7 +167,8 @@ def test_page_and_markdown_of_a_card_have_the_same_sections_and_numbers(full):
 def test_requested_and_honoured_parameters_stand_side_by_side(full):
     rows = re.findall(r"^\| (temperature|seed|stop) \| (.*?) \| (.*?) \|$", card_text(full), flags=re.MULTILINE)
     assert ("temperature", "1", "honoured") in rows
-    assert ("seed", "1630426470", "ignored") in rows
+    assert ("seed", "drawn per request", "ignored") in rows
+    assert "1630426470" not in card_text(full)  # the seed of one request of many
     assert next(row for row in rows if row[0] == "stop")[2] == "not tried, neutral"
 
 
@@ -251,7 +270,7 @@ def test_a_card_of_an_earlier_version_still_makes_a_page(tmp_path):
 
 def test_a_real_card_makes_a_page(tmp_path):
     rows = examples(40)
-    details = {"nearest": [0.5] * 40, "selection": {"rule": "diverse", "size": 40}}
+    details = {"nearest_within": [0.5] * 40, "nearest_sampled": 40, "selection": {"rule": "diverse", "size": 40}}
     steps = [{"name": "length", "dropped": 3, "kept": 40}]
     world, config = data_only(tmp_path, sizes=(40,), card={**built(rows, **details), "steps": steps})
     text = card_text(world.run(config))
@@ -423,3 +442,212 @@ def test_a_sweep_with_scores_keeps_its_answer_and_links_its_cards(tmp_path):
     assert len(list((folder / "data").glob("*.md"))) == 3
     assert page.source.count(">data card</a>") == 3
     assert [row["size"] for row in results_of(folder)["data_sets"]] == [250, 1000, 4000]
+
+
+ALPACA = "2eddafc6b977608d778aaab8dfc7e50e547b3af9826dfb9e909d9fc362e4a419"
+DOLLY = "databricks/databricks-dolly-15k"
+EARLIER = {"p10": 0.11, "p25": 0.12, "p50": 0.1313, "p75": 0.14, "p90": 0.15, "p99": 0.16}
+
+
+def card_of(tmp_path: Path, **world) -> str:
+    """The Markdown of the card of one data set of 250 examples."""
+    made, config = data_only(tmp_path, sizes=(250,), **world)
+    return card_text(made.run(config))
+
+
+def head_of(text: str) -> dict:
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def test_near_duplicates_are_those_within_the_data_set_and_the_other_measure_has_its_own_name(tmp_path):
+    within = {"sampled": 250, "quantiles": {"p50": 0.5882, "p99": 0.6999}}
+    plain = card_of(tmp_path / "plain", card={"nearest_within": within})
+    both = card_of(tmp_path / "both", card={"nearest_within": within, "nearest": EARLIER})
+    for text in (plain, both):
+        assert "| within the data set | 0.588 | 0.700 |" in text
+        assert "Each instruction was compared with every other one of this data set: for half of them the " in text
+    assert "neighbours.jsonl" not in plain
+    assert "| among seeds and earlier pool texts | 0.110 |" in both
+    assert "as in neighbours.jsonl" in both
+    only = card_of(tmp_path / "only", card={"nearest_within": {}, "nearest": EARLIER})
+    assert "0.131" in only
+    assert "how similar was not recorded" in only
+
+
+def test_a_sample_of_near_duplicates_is_called_one(tmp_path):
+    within = {"sampled": 77, "quantiles": {"p50": 0.5882, "p99": 0.6999}}
+    text = card_of(tmp_path, card={"nearest_within": within})
+    assert "Within the data set: a sample of 77 instructions against" in text
+    assert "A sample of 77 instructions was compared" in text
+
+
+def test_data_sets_are_compared_by_near_duplicates_within_them(tmp_path):
+    world, config = data_only(tmp_path, card={"nearest": EARLIER})
+    folder = world.run(config)
+    assert {row["nearest_median"] for row in results_of(folder)["data_sets"]} == {0.5882}
+    world, config = data_only(tmp_path / "older", card={"nearest": EARLIER, "nearest_within": {}})
+    assert {row["nearest_median"] for row in results_of(world.run(config))["data_sets"]} == {None}
+
+
+def test_items_that_could_not_be_looked_for_are_said(tmp_path):
+    found = {"items": 70, "lcs": None, "ngram": 1, "dropped": 1}
+    text = card_of(tmp_path, card={"contamination": {"embedded": {**found, "unsearchable": 9}}})
+    assert "a near copy would not be found: 9 items of embedded." in text
+    assert "Too few words" not in card_of(tmp_path / "all", card={"contamination": {"embedded": found}})
+
+
+@pytest.mark.parametrize("way", ["reanswer", "evolve"])
+def test_instructions_of_a_published_file_have_its_terms_whoever_answers(tmp_path, way):
+    pool = {"source_sha256": ALPACA, "source_path_name": "alpaca_data.json"}
+    text = card_of(tmp_path, way=way, pool=pool, data_gen={"path": "/somewhere/alpaca_data.json"})
+    assert "license" not in head_of(text)  # Apache 2.0 for the answers, CC BY-NC for the instructions
+    assert "Answers: Computed by a program" in text
+    assert "Instructions: The released Alpaca data" in text
+    assert f"| Instructions of | alpaca_data.json, sha256 {ALPACA} |" in text
+    assert "/somewhere" not in text
+
+
+def test_instructions_of_a_file_that_nobody_knows_take_the_licence_away(tmp_path):
+    text = card_of(tmp_path, way="reanswer", data_gen={"path": "mine.jsonl"})  # no digest: an older run
+    assert "license" not in head_of(text)
+    assert "Instructions: Not known: ask who published it." in text
+    asked = card_of(tmp_path / "api", way="evolve", teacher={"kind": "openai"}, pool={"source_sha256": "1" * 64})
+    assert "Answers: OpenAI's terms forbid" in asked
+    assert "Instructions: Not known: ask who published it." in asked
+
+
+def test_evolved_tasks_of_this_project_keep_its_licence(tmp_path):
+    assert head_of(card_of(tmp_path, way="evolve", data_gen={"path": None}))["license"] == "apache-2.0"
+
+
+def test_a_file_that_is_used_instead_of_the_hub_has_neither_its_licence_nor_its_name(tmp_path):
+    settings = {"way": "released", "teacher": {}, "pool": {"source_sha256": "1" * 64}}
+    mine = card_of(tmp_path, **settings, data_gen={"hub": DOLLY, "path": "/home/me/mine.jsonl", "revision": "main"})
+    assert "license" not in head_of(mine)
+    assert "databricks" not in mine.lower()
+    assert "| File | mine.jsonl |" in mine
+
+
+def test_data_from_the_hub_names_the_commit_that_was_read(tmp_path):
+    pool = {"source_sha256": "1" * 64, "commit": "c0ffee" * 6}
+    text = card_of(tmp_path, way="released", teacher={}, pool=pool, data_gen={"hub": DOLLY, "revision": "main"})
+    assert head_of(text)["license"] == "cc-by-sa-3.0"
+    assert f"| On the hub | {DOLLY}, commit {'c0ffee' * 6} |" in text
+
+
+def test_each_part_of_a_mixture_has_its_own_origin(tmp_path):
+    pool = {
+        "sources": {
+            "hub": {"sha256": "1" * 64, "commit": "c0ffee" * 6, "available": 90, "multi_turn": 4},
+            "mine": {"sha256": "2" * 64, "available": 10},
+        }
+    }
+    asked = {"hub": {"hub": DOLLY, "path": None}, "mine": {"hub": DOLLY, "path": "mine.jsonl"}}
+    text = card_of(tmp_path, way="mixture", teacher={}, pool=pool, data_gen={"sources": asked})
+    assert "license" not in head_of(text)
+    assert "mine: Not known: ask who published it." in text
+    assert f"| From hub | {DOLLY}, commit {'c0ffee' * 6} |" in text
+    assert f"| From mine | mine.jsonl, sha256 {'2' * 64} |" in text
+    assert "hub: only the first turn of 4 conversations" in text
+    same = {name: {"hub": DOLLY, "path": None} for name in asked}
+    text = card_of(tmp_path / "same", way="mixture", teacher={}, pool=pool, data_gen={"sources": same})
+    assert head_of(text)["license"] == "cc-by-sa-3.0"
+
+
+def adopted(number: int, **more) -> list[dict]:
+    row = {"prompt_tokens": 100, "completion_tokens": 900, "cached_tokens": 5, "reasoning_tokens": 0, "adopted": True}
+    return [{"id": f"r{index}", **row, **more} for index in range(number)]
+
+
+NOTHING = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "reasoning_tokens": 0}
+API = {"kind": "openai", "model": "gpt-4o-mini", "base_url": None}
+
+
+def test_a_pool_that_was_wholly_taken_over_has_a_cost_of_an_earlier_run(tmp_path):
+    asked = {"first_number": 4, "messages": [], "temperature": 0.7, "top_p": 1.0, "max_tokens": 3072, "seed": 12345678}
+    text = card_of(
+        tmp_path, teacher=API, usd=0.0, paid={**NOTHING, "adopted_requests": 50}, raw=adopted(50), asked=asked
+    )
+    assert "| sample, taken over from earlier runs | 50 | 5,000 | 250 | 45,000 | 0 | paid in an earlier run |" in text
+    assert "0 new requests, 50 taken over" in text
+    assert "200 tokens for each example" in text
+    assert "| temperature | 0.7 | not probed |" in text
+    assert "| seed | drawn per request | not probed |" in text
+    cost = text[text.index("## Cost") : text.index("## 20 examples")]
+    assert "Not recorded" not in cost
+    assert "| sample |" not in cost
+
+
+def test_a_pool_that_was_partly_taken_over_counts_the_tokens_of_all_its_answers(tmp_path):
+    paid = {**NOTHING, "requests": 10, "prompt_tokens": 1000, "completion_tokens": 9000, "adopted_requests": 40}
+    own = [{**row, "adopted": False} for row in adopted(10)]
+    text = card_of(tmp_path, teacher=API, usd=0.25, paid=paid, raw=own + adopted(40))
+    assert r"| sample | 10 | 1,000 | 0 | 9,000 | 0 | \$0.25 |" in text
+    assert "| sample, taken over from earlier runs | 40 | 4,000 | 200 | 36,000 | 0 | paid in an earlier run |" in text
+    assert "200 tokens for each example" in text
+    assert "0 new requests" not in text
+
+
+def test_a_replay_pays_nothing_and_its_tokens_are_as_recorded(tmp_path):
+    text = card_of(tmp_path, teacher={"kind": "replay"}, usd=3.5)
+    assert "| sample, replayed: tokens as recorded | 250 | 181,204 | 1,024 | 402,110 | – | nothing paid |" in text
+    assert "3.50" not in text
+
+
+def test_the_card_says_that_only_first_turns_are_used(tmp_path):
+    settings = {"way": "released", "teacher": {}}
+    text = card_of(tmp_path, **settings, pool={"source_sha256": "1" * 64, "multi_turn": 30})
+    assert text.count("nly the first turn of 30 conversations with several is used") == 2
+    text = card_of(tmp_path / "none", **settings, pool={"source_sha256": "1" * 64})
+    assert "first turn" not in text
+
+
+def answer_to(text: str, question: str) -> str:
+    return re.search(rf"^\*\*{re.escape(question)}\*\* (.*)$", text, flags=re.MULTILINE)[1]
+
+
+def test_the_datasheet_lists_repairs_and_damage_and_calls_no_damaged_output_an_answer(full, tmp_path):
+    done = answer_to(card_text(full), "What was done to the raw data?")
+    assert 'Before the filters 12 inputs that only said "no input" were made empty.' in done
+    assert "damage was done on purpose: 200 outputs replaced" in done
+    assert "damaged on purpose (200 changes)" in answer_to(card_text(full), "What does a record stand for?")
+    sound = card_of(tmp_path, card={"repairs": {}})
+    assert "on purpose" not in sound
+    assert "no input" not in answer_to(sound, "What was done to the raw data?")
+    assert "good" not in answer_to(sound, "What does a record stand for?")
+
+
+def test_a_data_set_from_which_nothing_was_dropped_is_no_sample(tmp_path):
+    question = "Is it a sample of something larger?"
+    whole = card_of(tmp_path, card={"pool": 250, "size": 250})
+    assert answer_to(whole, question) == "No, all 250 candidates are in it."
+    part = card_of(tmp_path / "part", card={"pool": 251, "size": 250})
+    assert answer_to(part, question).startswith("Yes, of 251 candidates")
+    sources = {"a": {"available": 400}, "b": {"available": 100}}
+    mixed = card_of(
+        tmp_path / "mixed", way="mixture", teacher={}, pool={"sources": sources}, card={"pool": 250, "size": 250}
+    )
+    assert answer_to(mixed, question) == "Of 500 published records 250 were mixed."
+
+
+def test_a_command_is_code_that_nothing_escapes(tmp_path):
+    world, config = data_only(tmp_path, sizes=(250,))
+    config.command = "python launch.py 'data_gen.sources={a_b:{path:[x]}}' | tee `date`.log"
+    folder = world.run(config)
+    made = READER.render(card_text(folder).split("---\n", 2)[2])
+    shown = config.command.replace("'", "&#39;")
+    assert made.replace("'", "&#39;").count(f"<code>{shown}</code>") == 2
+    assert card_page(folder).source.count(f"<code>{shown}</code>") == 2
+
+
+@given(st.text(alphabet="`~ \nab#|\\", min_size=1, max_size=30))
+def test_a_code_span_shows_its_text(text):
+    flat = " ".join(text.split())
+    made = READER.render(f"x{markdown.code(text)}x")
+    assert made == (f"<p>x<code>{flat}</code>x</p>\n" if flat else "<p>xx</p>\n")
+
+
+def test_tasks_beyond_the_list_are_explained(tmp_path):
+    steps = [{"name": "beyond the list", "dropped": 6, "kept": 250}]
+    assert "after the task that filled the pool" in card_of(tmp_path, card={"steps": steps})
+    assert "filled the pool" not in card_of(tmp_path / "none", card={"steps": [{**steps[0], "dropped": 0}]})

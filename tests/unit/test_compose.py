@@ -358,3 +358,26 @@ def test_small_input_files_are_read_before_anything_starts(tmp_path: Path) -> No
     (tmp_path / "data.json").write_bytes(b"\x1f\x8b")
     assert "line 2: not JSON" in problems(f"data_gen.seeds={tmp_path / 'seeds.jsonl'}")
     assert "gunzip" in problems("data_gen=released", f"data_gen.path={tmp_path / 'data.json'}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data_gen.seeds_per_prompt=8", "data_gen.machine_share=0.25", "data_gen.num_examples=384", "data.size=null"],
+         "the share would mean nothing"),
+        (["data_gen.machine_share=0.1"], "less than half a task"),
+        (["data_gen.language=German"], "would not heed it"),
+        (["data.language=english"], "no code of a language"),
+        (["data.judge_least=4"], "has no effect with data.selection=random"),
+        (["data.moderation_url=http://127.0.0.1:1/v1"], "has no effect with data.moderation=none"),
+        (["data.selection=indices"], "no file of positions given"),
+        (["data_gen=reanswer"], "no instructions to be answered"),
+        (["teacher=openai", "teacher.model=m", "spend.max_usd=1", "teacher.base_url=http://127.0.0.1:1/v1"],
+         "price of this teacher's tokens is not known"),
+        (["teacher=openai", "teacher.model=gpt-6-luna", "teacher.service_tier=priority", "spend.max_usd=1"],
+         "service tier 'priority'"),
+        (["teacher=local"], "has no model"),
+    ],
+)  # fmt: skip
+def test_knobs_of_instruction_data_that_do_not_fit_are_told(overrides: list[str], words: str) -> None:
+    assert words in problems(*overrides)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alpaca.curation.contamination import LCS, NGRAM, find
+from alpaca.curation.contamination import EXACT, LCS, NGRAM, find
 from alpaca.evalsets import load_user_items
 from alpaca.records import EvalItem, Example
 
@@ -62,10 +62,59 @@ def test_references_are_looked_for() -> None:
 
 
 def test_an_item_of_fewer_words_must_occur_whole() -> None:
-    short = {"set": [item("s", "Who wrote Faust?", reference="Goethe")]}
-    for text, wanted in (("x who wrote faust goethe y", ["a"]), ("who wrote faust", [])):
+    short = {"set": [item("s", "Who wrote Faust, part one?", reference="Goethe")]}
+    for text, wanted in (("x who wrote faust part one goethe y", ["a"]), ("who wrote faust part one", [])):
         (found,) = find([example("a", text)], short, lcs=None, ngram=13).values()
         assert [hit.example for hit in found.hits[NGRAM]] == wanted
+
+
+def test_an_item_of_a_few_words_is_not_looked_for_as_a_whole() -> None:
+    short = {"set": [item("one", "Hello"), item("four", "Translate the word dog")]}
+    examples = [example("a", "Say hello."), example("b", "Translate the word dog into French.")]
+    (found,) = find(examples, short, lcs=None, ngram=13).values()
+    assert found.examples() == set()
+    assert found.unsearchable == 2
+    (found,) = find(examples, short, lcs=None, ngram=3).values()
+    assert (found.examples(), found.unsearchable) == ({"b"}, 1)
+    assert find(examples, short, lcs=0.8, ngram=13)["set"].unsearchable == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("请写一首关于春天的诗，要求押韵", "请写一首关于春天的诗，要求押韵 "),
+        ("Напишите стихи о весне", "напишите  стихи\nо весне"),
+        ("Hello", "ＨＥＬＬＯ"),
+    ],
+)
+def test_equal_ones_are_found_in_every_script_and_length(text: str, same: str) -> None:
+    examples = [
+        example("a", same, "春天"),
+        example("b", f"{same} 春天"),
+        example("c", same, "夏天"),
+        example("d", "", ""),
+    ]
+    items = [item("x", "", ""), item("s", text, "春天")]
+    for settings in ({"lcs": 0.8, "ngram": None}, {"lcs": None, "ngram": 13}):
+        found = find(examples, {"set": items}, **settings)["set"]
+        assert [(hit.example, hit.item, hit.score) for hit in found.hits[EXACT]] == [("a", "s", 1.0), ("b", "s", 1.0)]
+
+
+def test_words_in_a_row_are_of_any_script() -> None:
+    items = {
+        "russian": [item("r", "Напишите короткое стихотворение о весне для моей мамы")],
+        "hindi": [item("h", "हिन्दी में वसंत के बारे में एक छोटी कविता लिखिए")],
+    }
+    examples = [
+        example("a", "Короткое стихотворение о ВЕСНЕ для моей сестры"),
+        example("b", "में वसंत के बारे में"),
+        example("c", "वसंत के बारे में"),
+    ]
+    found = find(examples, items, lcs=None, ngram=5)
+    assert found["russian"].examples() == {"a"}
+    assert found["hindi"].examples() == {"b"}
+    assert (found["russian"].unsearchable, found["hindi"].unsearchable) == (0, 0)
+    assert find(examples, items, lcs=0.8, ngram=None)["russian"].unsearchable == 1
 
 
 def test_items_without_words_hit_nothing() -> None:
@@ -87,7 +136,7 @@ def test_methods_and_sets_are_counted_apart_and_together() -> None:
 
 
 def test_a_method_not_asked_for_is_not_there() -> None:
-    assert list(find([], {"set": ITEMS}, lcs=None, ngram=3)["set"].hits) == [NGRAM]
+    assert list(find([], {"set": ITEMS}, lcs=None, ngram=3)["set"].hits) == [EXACT, NGRAM]
 
 
 @pytest.mark.slow

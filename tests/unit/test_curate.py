@@ -282,7 +282,9 @@ def test_contaminated_examples_go_and_are_listed(tmp_path: Path) -> None:
     assert "released_000004" not in ids(kept)
     assert dropped(card)["decontamination: one"] == 1
     assert "decontamination: two" not in dropped(card)  # already gone
-    assert card["contamination"]["two"] == {"items": 1, "lcs": 1, "ngram": 1, "dropped": 1}
+    assert card["contamination"]["two"] == {
+        "items": 1, "lcs": 1, "ngram": 1, "exact": 0, "dropped": 1, "unsearchable": 0,
+    }  # fmt: skip
     rows = list(read_jsonl(tmp_path / "out" / "contamination.jsonl"))
     assert [(row["example"], row["item"], row["evaluation"], row["method"]) for row in rows] == [
         ("released_000004", "item_0", evaluation, method)
@@ -312,6 +314,51 @@ def test_neighbours_are_written_in_the_released_form(tmp_path: Path) -> None:
     assert card["nearest"]
 
 
+def test_nearest_within_is_of_the_data_set_alone(tmp_path: Path) -> None:
+    far, near = ("Bake one cake with apples and cream.", "", "x"), ("Name three large rivers of Asia.", "", "y")
+    rows = [near, far, *ROWS[:2]]
+    cards = [
+        curated(tmp_path, given, filters=[], dedup_threshold=None, selection="indices", indices=str(path))[1]
+        for given, path in (
+            (rows, listed(tmp_path / "whole.json", [0, 1, 2, 3])),
+            (rows[::-1], listed(tmp_path / "turned.json", [0, 1, 2, 3])),
+            (rows, listed(tmp_path / "apart.json", [1, 2])),
+        )
+    ]
+    assert all("nearest" not in card for card in cards)
+    assert not (tmp_path / "out" / "neighbours.jsonl").exists()
+    assert cards[0]["nearest_within"] == cards[1]["nearest_within"]
+    assert cards[0]["nearest_within"]["sampled"] == 4
+    assert cards[0]["nearest_within"]["quantiles"]["p50"] == pytest.approx(5 / 6, abs=1e-4)
+    assert cards[2]["nearest_within"] == {"sampled": 2, "quantiles": dict.fromkeys(QUANTILES, 0.0)}
+
+
+QUANTILES = ("p10", "p25", "p50", "p75", "p90", "p99")
+
+
+def listed(path: Path, positions: list[int]) -> Path:
+    path.write_text(json.dumps(positions))
+    return path
+
+
+def test_the_nearest_of_a_large_data_set_are_looked_up_for_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, whole = curated(tmp_path, MANY, dedup_threshold=None)
+    assert whole["nearest_within"]["sampled"] == 20
+    monkeypatch.setattr("alpaca.stages.curate.steps.WITHIN", 7)
+    _, card = curated(tmp_path, MANY, dedup_threshold=None)
+    assert card["nearest_within"]["sampled"] == 7
+
+
+def test_an_unknown_language_does_no_harm_where_nothing_is_filtered_by_it(tmp_path: Path) -> None:
+    _, card = curated(tmp_path, ROWS, language="xx")
+    assert "other_language" not in card["defects"]
+    assert card["defects"]["empty_output"] == 1
+    with pytest.raises(UserError, match="unknown language 'xx'"):
+        curated(tmp_path, ROWS, language="xx", filters=["other_language"])
+
+
 @pytest.mark.parametrize("kind", ["label_noise", "shuffled_outputs", "truncated_outputs"])
 def test_damage_is_done_last_told_and_nested(tmp_path: Path, kind: str) -> None:
     clean, card = curated(tmp_path, MANY, dedup_threshold=None)
@@ -323,8 +370,27 @@ def test_damage_is_done_last_told_and_nested(tmp_path: Path, kind: str) -> None:
         harmed[share] = {row["id"] for row, old in zip(rows, clean, strict=True) if row["output"] != old["output"]}
         assert {row["id"] for row in rows if row["provenance"].get("damage") == [kind]} == harmed[share]
         assert card["damage"] == {kind: {"share": share, "examples": len(harmed[share])}}
-        assert len(harmed[share]) == round(share * 20)
     assert harmed[0.2] < harmed[0.6]
+
+
+@pytest.mark.parametrize("selection", ["random", "shortest"])
+@pytest.mark.parametrize("kind", ["label_noise", "shuffled_outputs", "truncated_outputs"])
+def test_size_and_damage_are_separate_factors(tmp_path: Path, kind: str, selection: str) -> None:
+    told: dict[int, dict[str, bool]] = {}
+    texts: dict[int, dict[str, str]] = {}
+    for size in (12, 20):
+        rows, _ = curated(tmp_path, MANY, dedup_threshold=None, size=size, selection=selection, **{kind: 0.5})
+        told[size] = {row["id"]: "damage" in row["provenance"] for row in rows}
+        texts[size] = {row["id"]: row["output"] for row in rows}
+    assert told[12].items() <= told[20].items()
+    assert any(told[12].values())
+    assert sum(texts[20][id] != text for id, text in texts[12].items()) <= (3 if kind == "shuffled_outputs" else 0)
+
+
+def test_noise_comes_from_everything_that_could_be_selected(tmp_path: Path) -> None:
+    rows, _ = curated(tmp_path, MANY, dedup_threshold=None, size=6, label_noise=1.0)
+    chosen = {MANY[int(row["id"].rpartition("_")[2])][2] for row in rows}
+    assert {row["output"] for row in rows} - chosen
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from alpaca import plan, sweep
@@ -12,7 +15,7 @@ OPENAI = ["teacher=openai", "teacher.model=gpt-6-luna", "until=curate"]
 
 def guesses(*overrides: str) -> dict[str, asking.Asked]:
     graph = plan.build(sweep.expand(list(overrides), multirun=False).runs)
-    found = {node.stage: asking.asked(node, graph) for node in graph.nodes.values()}
+    found = {node.stage: asking.asked(node, graph, Path("nowhere")) for node in graph.nodes.values()}
     return {stage: guess for stage, guess in found.items() if guess is not None}
 
 
@@ -60,5 +63,13 @@ def test_a_guess_above_a_bound_is_said_before_the_start(bound: str, words: str |
 
 def test_data_from_the_hub_has_no_known_number_of_examples() -> None:
     graph = plan.build(sweep.expand(["data_gen=released", "data_gen.hub=a/b"], multirun=False).runs)
-    (source,) = [node.config.data_gen for node in graph.nodes.values() if node.stage == "sample"]
-    assert asking.pool_size(source) is None
+    (pool,) = [node for node in graph.nodes.values() if node.stage == "sample"]
+    assert asking.pool_size(pool, Path("nowhere")) is None
+
+
+def test_the_instructions_to_be_answered_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps([{"instruction": f"Do {n}", "input": "", "output": ""} for n in range(70)], indent=1))
+    source = ["data_gen=reanswer", f"data_gen.path={path}", "data.size=null"]
+    found = guesses(*source, *OPENAI, "data.selection=judge_score")
+    assert (found["sample"].requests, found["rate"].requests) == (70, 70)

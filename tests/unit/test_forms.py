@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import http.server
 import json
+import random
+import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,17 @@ from alpaca.curation.filters import dropped_by
 from alpaca.errors import TeacherError, UserError
 from alpaca.records import SeedTask, read_jsonl
 from alpaca.stages.sample import run
+from alpaca.stages.sample.evolve import Evolution
 from alpaca.stages.sample.plan import RequestPlan
-from alpaca.stages.sample.self_instruct import Instance, _input_first, _output_first, _usable
+from alpaca.stages.sample.seeds import load_seed_tasks
+from alpaca.stages.sample.self_instruct import Instance, Pipeline, _input_first, _output_first, _usable
+from alpaca.stages.sample.watch import Yield
+from alpaca.teachers.asking import at_desk
+from alpaca.teachers.base import Completion, RefusedRequestError, Request
 from alpaca.teachers.openai import OpenAI
 from alpaca.teachers.programmatic import Programmatic
+from alpaca.teachers.programmatic.completions import complete_chat
+from alpaca.teachers.wire import Endpoint, read_answer, request_body
 
 PRICES = """
 date: 2026-01-02
@@ -97,6 +107,37 @@ def chat_server(answer: Callable[[str], str]) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+Answer = Callable[[Request], str]
+
+
+def ask_all(folder: Path, flow: Any, answer: Answer) -> list[dict[str, Any]]:
+    """Runs a flow of phases with a teacher that is a function; gives raw.jsonl, whatever ended the flow."""
+
+    class Client:
+        async def complete(self, request: Request) -> Completion:
+            text = answer(request)
+            return Completion(text=text, finish_reason="stop", model="m", prompt_tokens=10, completion_tokens=10)
+
+    @asynccontextmanager
+    async def opened(options: Any, session: Any) -> AsyncIterator[Client]:
+        yield Client()
+
+    (folder / "work").mkdir(parents=True, exist_ok=True)
+    context = Context(folder=folder, work=folder / "work", parents={})
+    at_desk(Teacher(kind="a function", in_flight=4), Spend(), context, flow, opened=opened)
+    return rows(folder / "raw.jsonl")
+
+
+def of_the_world(request: Request) -> str:
+    """What the embedded teacher answers."""
+    endpoint = Endpoint(base_url="http://127.0.0.1/v1", model="programmatic", key="none", timeout=5.0)
+    return read_answer(complete_chat(request_body(request, endpoint), Programmatic()), request).text
+
+
+def refuse(request: Request) -> str:
+    raise RefusedRequestError(what="400: not this text", where="teacher")
 
 
 # --- the knobs of the prompt
@@ -322,6 +363,123 @@ def test_instances_are_read_in_both_orders() -> None:
         Instance(input="It works.", output="good"), Instance(input="It\nbroke.", output="bad")]  # fmt: skip
 
 
+def test_a_label_must_be_called_one() -> None:
+    prose = "Certainly, here is what you asked for:\nThe first example is a good one.\n\nAnd so is the second."
+    assert list(_output_first(prose, cut=False)) == []
+    assert list(_output_first("Positive", cut=False)) == []
+    good = Instance(input="It works.", output="good")
+    assert list(_output_first("good\nInput: It works.", cut=False)) == [good]
+    text = "Here you are:\nClass label: good\nInput: It works."
+    assert list(_output_first(text, cut=False)) == [good]
+    assert list(_output_first(text, cut=True)) == []
+
+
+def self_instruct(**changes: Any) -> Pipeline:
+    return Pipeline(SelfInstructDataGen(**changes), load_seed_tasks(None))
+
+
+def steps(pipeline: Pipeline) -> list[Request]:
+    return [pipeline._classification(3, "Sort.").request, pipeline._filling(3, "Sort.", False).request]
+
+
+def test_the_later_steps_are_greedy_and_can_be_told_otherwise() -> None:
+    assert [(each.temperature, each.seed) for each in steps(self_instruct())] == [(0.0, None)] * 2
+    assert [each.presence_penalty for each in steps(self_instruct())] == [0.0, 1.5]
+    free = {"step_temperature": 1.0, "step_presence_penalty": 0.0}
+    found = steps(self_instruct(**free))
+    assert [(each.temperature, each.presence_penalty) for each in found] == [(1.0, 0.0)] * 2
+    assert found == steps(self_instruct(**free))
+    assert len({each.seed for each in [*found, *steps(self_instruct(**free, seed=1))]} - {None}) == 4
+
+
+def takes_only_temperature_1(request: Request) -> str:
+    if request.temperature != 1.0:
+        raise RefusedRequestError(what="400: no", where="data_gen.temperature", remedy="change data_gen.temperature")
+    return of_the_world(request)
+
+
+def test_a_refused_temperature_of_a_later_step_names_its_own_key(tmp_path: Path) -> None:
+    first = {"num_examples": 30, "temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0}
+    with pytest.raises(TeacherError) as caught:
+        ask_all(tmp_path / "greedy", self_instruct(**first).fill, takes_only_temperature_1)
+    assert caught.value.where == "data_gen.step_temperature"
+    pipeline = self_instruct(**first, step_temperature=1.0)
+    ask_all(tmp_path / "free", pipeline.fill, takes_only_temperature_1)
+    assert len(pipeline.examples) >= 30
+
+
+def test_a_request_of_each_step_is_tried_before_anything_is_paid() -> None:
+    found = [each.request.temperature for each in self_instruct(step_temperature=0.5).later()]
+    assert found == [0.5, 0.5]
+    assert [each.keys["temperature"] for each in self_instruct().later()] == ["data_gen.step_temperature"] * 2
+
+
+def junk_after(good: int) -> Answer:
+    """A teacher whose requests for instances are of use only the first so many times."""
+    asked = iter(range(10**6))
+
+    def answer(request: Request) -> str:
+        if not request.id.startswith("instance"):
+            return of_the_world(request)
+        number = next(asked)
+        assert number < good + 500, "asked without end"
+        return of_the_world(request) if number < good else "Certainly, here is what you asked for:"
+
+    return answer
+
+
+def instance_requests(folder: Path) -> int:
+    return Counter(row["id"].partition("_")[0] for row in rows(folder / "raw.jsonl"))["instance"]
+
+
+def test_instances_that_are_of_no_use_end_self_instruct_early(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"first 50 requests for instances .*\(no instance 50\).*Certainly") as caught:
+        ask_all(tmp_path, self_instruct(num_examples=2_000).fill, junk_after(0))
+    assert caught.value.where == "teacher"
+    assert 50 <= instance_requests(tmp_path) <= 54
+
+
+def test_instances_that_are_of_use_no_more_end_self_instruct(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="last 60 requests for instances brought") as caught:
+        ask_all(tmp_path, self_instruct(num_examples=2_000, stall_requests=60).fill, junk_after(30))
+    assert "examples are kept so far" in caught.value.what
+    assert 88 <= instance_requests(tmp_path) <= 94
+
+
+def test_an_instruction_whose_kind_is_refused_is_left_out(tmp_path: Path) -> None:
+    pipeline = self_instruct(num_examples=60)
+    ask_all(tmp_path, pipeline.fill, lambda each: refuse(each) if each.id == "class_000005" else of_the_world(each))
+    assert pipeline.dropped["no classification"] == 1
+    assert 5 not in {example.provenance["instruction"] for example in pipeline.examples}
+    assert pipeline.requests == len(rows(tmp_path / "raw.jsonl"))
+
+
+def test_refused_instances_are_counted_as_none(tmp_path: Path) -> None:
+    pipeline = self_instruct(num_examples=60)
+    ask_all(tmp_path, pipeline.fill, lambda each: refuse(each) if each.id == "instance_000005" else of_the_world(each))
+    assert pipeline.dropped["no instance"] == 1
+
+
+def test_a_yield_says_when_it_is_hopeless() -> None:
+    rules = SelfInstructDataGen(nonsense_requests=3, stall_requests=5, stall_keep_rate=0.5)
+
+    def told(brought: list[int]) -> str:
+        found = Yield(rules, "answers", "instance")
+        for count in brought:
+            found.add(count, "so")
+        try:
+            found.check(7, Counter(cut=2))
+        except UserError as error:
+            return error.where
+        return ""
+
+    assert told([0, 0]) == ""
+    assert told([0, 0, 0]) == "teacher"
+    assert told([1, 0, 0, 0]) == ""
+    assert told([0, 0, 1, 0, 0]) == told([9, 0, 0, 1, 1, 0]) == "data_gen.num_examples"
+    assert told([0, 0, 0, 0, 0, 3, 0]) == ""
+
+
 def test_instances_that_self_instruct_drops() -> None:
     good = Instance(input="a", output="b")
     bad = [Instance(input="c", output="c"), Instance(input="d", output=""), Instance(input="e", output="f:")]
@@ -362,8 +520,66 @@ def test_rewritings_that_bring_nothing_end_the_stage(tmp_path: Path, rewriting: 
     def answer(text: str) -> str:
         return rewriting.format(given=text.partition("#Given Prompt#:\n")[2].partition("\n\n#")[0])
 
-    with chat_server(answer) as url, pytest.raises(UserError, match=f"usable examples .*{reason}"):
+    with chat_server(answer) as url, pytest.raises(UserError, match=f"first 50 rewritings brought no .*{reason}"):
         sample(tmp_path, EvolveDataGen(num_examples=20), OpenAI(model="m", base_url=url, preflight=False))
+
+
+def evolution(count: int, bases: int = 175, **changes: Any) -> Evolution:
+    return Evolution(EvolveDataGen(num_examples=count, **changes), [f"Task number {n}." for n in range(bases)])
+
+
+def rewriter(usable: float, seed: int = 0) -> Answer:
+    """A teacher whose rewritings are all new, and of whose answers so many are no apologies."""
+
+    def answer(request: Request) -> str:
+        assert int(request.id.split("_")[1]) < 10, "asked without end"
+        rng = random.Random(f"{seed} {request.id}")
+        if request.id.startswith("evolve"):
+            return f"A new task, number {rng.random()}"
+        return "A fine answer." if rng.random() < usable else "Sorry, I cannot do that."
+
+    return answer
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_mediocre_teacher_fills_the_last_places_too(tmp_path: Path, seed: int) -> None:
+    found = evolution(60)
+    ask_all(tmp_path, found.fill, rewriter(0.3, seed))
+    assert len(found.examples) >= 60
+    assert found.requests == len(rows(tmp_path / "raw.jsonl"))
+
+
+def test_a_teacher_whose_answers_are_nearly_all_apologies_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"last 200 rewritings brought \d+ usable example .*answer \d+"):
+        ask_all(tmp_path, evolution(400, nonsense_requests=10_000).fill, rewriter(0.01))
+    with pytest.raises(UserError, match=r"first \d+ rewritings brought no usable example .*Sorry, I cannot"):
+        ask_all(tmp_path / "none", evolution(400).fill, rewriter(0.0))
+
+
+def test_further_waves_go_on_with_the_next_instructions_and_then_begin_again(tmp_path: Path) -> None:
+    found = evolution(40, bases=12)
+    ask_all(tmp_path, found.fill, rewriter(0.5))
+    ids = [example.id for example in found.examples]
+    assert len(set(ids)) == len(ids)
+    assert {example.provenance["base"] for example in found.examples} == set(range(12))
+    assert {id.split("_")[1] for id in ids} >= {"0000", "0001"}
+    assert len({row["request_sha256"] for row in rows(tmp_path / "raw.jsonl")}) == found.requests
+
+
+def test_a_larger_pool_begins_with_the_requests_of_a_smaller_one(tmp_path: Path) -> None:
+    paid = {}
+    for count in (40, 80):
+        found = ask_all(tmp_path / str(count), evolution(count).fill, rewriter(0.6))
+        paid[count] = {row["request_sha256"] for row in found}
+    assert paid[40] < paid[80]
+
+
+def test_a_refused_rewriting_is_eliminated_and_a_refused_answer_no_example(tmp_path: Path) -> None:
+    found = evolution(60)
+    refused = re.compile("evolve_0000_000003_000|answer_0000_000004_000")
+    ask_all(tmp_path, found.fill, lambda each: refuse(each) if refused.match(each.id) else rewriter(1.0)(each))
+    assert found.dropped == {"rewriting empty or cut": 1, "answer": 1}
+    assert not {"answer_0000_000003_000", "answer_0000_000004_000"} & {example.id for example in found.examples}
 
 
 def test_evolution_in_the_embedded_world(tmp_path: Path) -> None:

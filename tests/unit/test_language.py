@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
+
 import pytest
 
-from alpaca.curation.language import check_language, is_other
+from alpaca.curation.language import LANGUAGES, NO_LANGUAGE, check_language, is_other
+from alpaca.errors import UserError
+from alpaca.world.tasks import draw_task, held_out
 
 OTHERS = [
     "Expliquez pourquoi le ciel est bleu.",
@@ -59,6 +65,12 @@ def test_close_languages_are_not_told_apart_by_force() -> None:
     assert is_other(text, "en")
 
 
+def test_invented_words_are_no_other_language() -> None:
+    rng = random.Random(0)
+    tasks = [*held_out(300), *(draw_task(rng) for _ in range(700))]
+    assert [task.instruction for task in tasks if is_other(task.instruction, "en")] == []
+
+
 def test_equal_texts_get_equal_verdicts() -> None:
     assert [is_other(text, "fr") for text in OTHERS] == [is_other(text, "fr") for text in OTHERS]
 
@@ -66,3 +78,22 @@ def test_equal_texts_get_equal_verdicts() -> None:
 def test_known_languages_pass() -> None:
     for code in ("en", "de", "zh", "hr"):
         check_language(code)
+
+
+def test_unknown_languages_are_refused() -> None:
+    for code in ("xx", "english", NO_LANGUAGE):
+        with pytest.raises(UserError, match=f"unknown language '{code}'") as error:
+            check_language(code)
+        assert "en, eo" in error.value.remedy
+
+
+def test_the_known_languages_are_those_of_the_identifier_in_order() -> None:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    labels = set(LanguageIdentifier.from_model_file(MODEL_FILE).labels)
+    assert list(LANGUAGES) == sorted(labels - {NO_LANGUAGE})
+
+
+def test_a_plan_can_know_them_without_the_identifier() -> None:
+    code = "import sys, alpaca.curation.language as l; l.check_language('de'); sys.exit('py3langid' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from alpaca.artifacts import Context
 from alpaca.config import MixtureDataGen, SampleConfig, Weighted
+from alpaca.curation.selection import hash_order
 from alpaca.errors import UserError
 from alpaca.records import read_jsonl
 from alpaca.stages.curate.candidates import read_pool
@@ -172,3 +173,14 @@ def test_one_file_under_two_names_is_refused(tmp_path: Path, three: dict[str, We
 
 def test_a_mixture_of_nothing_is_refused(tmp_path: Path) -> None:
     assert "data_gen.sources" in refused(tmp_path / "out", {})
+
+
+def test_a_size_of_the_same_seed_keeps_the_weights(tmp_path: Path) -> None:
+    sources = {
+        "large": Weighted(path=data_set(tmp_path, "large", 20_000), weight=2.0),
+        "small": Weighted(path=data_set(tmp_path, "small", 300), weight=1.0),
+    }
+    found, _ = mix(tmp_path / "out", sources, num_examples=900, seed=0)
+    chosen = hash_order([row["id"] for row in found], 0)[:300]
+    shares = Counter(found[index]["provenance"]["data_set"] for index in chosen)
+    assert 150 < shares["large"] < 250

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
 from alpaca.curation import novelty
-from alpaca.curation.novelty import NeighbourPool, Neighbours, neighbours
+from alpaca.curation.novelty import NeighbourPool, Neighbours, nearest_other, neighbours
 from alpaca.curation.rouge import tokenize
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -183,3 +183,10 @@ def test_neighbours_of_released_instructions() -> None:
     for text, one in list(zip(queries, found, strict=True))[::25]:
         assert_same(one, oracle(texts[:8_900], text))
     assert 0.3 < np.median([one.scores[0] for one in found]) <= 0.7
+
+
+def test_the_nearest_other_text_is_earlier_or_later_and_never_the_text_itself() -> None:
+    texts = ["name two rivers", "bake a cake", "name two lakes", "bake a cake", "?", "bake a cake"]
+    assert nearest_other(texts, range(6)) == [pytest.approx(2 / 3), 1.0, pytest.approx(2 / 3), 1.0, 0.0, 1.0]
+    assert nearest_other(texts, [4, 2]) == [0.0, pytest.approx(2 / 3)]
+    assert nearest_other(texts[:1], [0]) == []

@@ -290,3 +290,13 @@ def test_other_weights_are_another_key(tmp_path: Path) -> None:
         (folder / "model.safetensors").write_bytes(name.encode() * 2**23)
         found.append(canonical.file_digest(str(folder), "model.path"))
     assert found[0] != found[1]
+
+
+def test_a_table_of_prices_is_found_from_the_folder_of_the_launch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prices.yaml").write_text("date: x\nsource: y\nhosts: {}\n")
+    monkeypatch.chdir(tmp_path)
+    graph = plan.build(expand(["spend.prices=prices.yaml"], multirun=False).runs)
+    (node,) = [node for node in graph.nodes.values() if node.stage == "sample"]
+    assert frozen.freeze_node(node, {}, {})["config"]["spend"]["prices"] == str(tmp_path / "prices.yaml")

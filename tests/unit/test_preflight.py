@@ -10,6 +10,7 @@ import pytest
 from alpaca.errors import TeacherError
 from alpaca.teachers.base import Cause, Completion, RefusedRequestError, Request, RetryableError, Usage
 from alpaca.teachers.preflight import Preflight, preflight
+from alpaca.teachers.queue import Policy
 from tests.unit.teacher_fakes import request
 
 WANTED = replace(
@@ -23,6 +24,9 @@ WANTED = replace(
 )
 ALL = ("temperature", "top_p", "presence_penalty", "stop", "logit_bias", "json_schema", "seed")
 WORDS = ("a", "sea", "of", "red", "and", "green,", "one", "star,", "two", "fish,", "three", "birds", "the", "moon")
+
+
+QUICK = Policy(in_flight=8, max_attempts=6, timeout=5.0, drain=1.0, first_delay=0.0, longest_pause=0.0)
 
 
 class Model:
@@ -65,7 +69,7 @@ class Model:
 
 
 def look(client: Any, wanted: Request = WANTED, n: int = 1) -> Preflight:
-    return asyncio.run(preflight(client, wanted, n=n, pause=0.0))
+    return asyncio.run(preflight(client, wanted, n=n, policy=QUICK))
 
 
 def test_all_is_seen_to_be_honoured_within_nine_tiny_requests() -> None:
@@ -143,11 +147,13 @@ def test_all_refusals_are_told_at_once() -> None:
     assert "data_gen.logit_bias" in str(caught.value)
 
 
-def test_a_server_that_breaks_on_one_parameter_refuses_it() -> None:
+def test_a_server_that_breaks_on_one_parameter_and_answers_without_it_is_told() -> None:
     client = Model(breaks="logit_bias")
-    with pytest.raises(TeacherError, match=r"data_gen\.logit_bias.*on fire"):
+    with pytest.raises(RefusedRequestError, match=r"data_gen\.logit_bias.*no answer whenever it is set: 500"):
         look(client)
-    assert sum(asked.logit_bias is not None for asked in client.asked) == 3
+    biased = [asked.logit_bias is not None for asked in client.asked]
+    first = biased.index(True)
+    assert biased[first:][:13] == [True] * 6 + [False] + [True] * 6
 
 
 class Failing:
@@ -164,19 +170,91 @@ class Failing:
         return await Model().complete(request)
 
 
-@pytest.mark.parametrize(
-    ("fault", "tries"),
-    [(RetryableError("no route"), 3), (RetryableError("too slow", cause=Cause.TIMEOUT), 1)],
-)
-def test_a_teacher_that_does_not_answer_ends_with_its_words(fault: RetryableError, tries: int) -> None:
+@pytest.mark.parametrize("fault", [RetryableError("no route"), RetryableError("too slow", cause=Cause.TIMEOUT)])
+def test_a_teacher_that_does_not_answer_ends_with_its_words(fault: RetryableError) -> None:
     client = Failing(fault)
     with pytest.raises(TeacherError, match=f"does not answer: {fault.reason}"):
         look(client)
-    assert client.tries == tries
+    assert client.tries == QUICK.max_attempts
 
 
-def test_what_heals_is_no_reason_to_stop() -> None:
-    assert look(Failing(RetryableError("hiccup"), times=2), replace(request(0), seed=None)).model == "m-1"
+@pytest.mark.parametrize("cause", [Cause.BROKEN, Cause.TIMEOUT, Cause.TURNED_AWAY])
+def test_what_heals_is_no_reason_to_stop(cause: Cause) -> None:
+    found = look(Failing(RetryableError("hiccup", cause=cause), times=5))
+    assert (found.model, found.requests) == ("m-1", 9 + 5)
+
+
+def test_a_wait_that_the_server_asks_for_is_kept_in_full_and_told() -> None:
+    notes: list[str] = []
+
+    async def session() -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        limited = Failing(RetryableError("429", after=0.3, cause=Cause.TURNED_AWAY), times=1)
+        await preflight(limited, replace(request(0), seed=None), policy=QUICK, note=notes.append)
+        return loop.time() - began
+
+    assert asyncio.run(session()) >= 0.3
+    assert notes == ["preflight: 429; again in 0.3 s"]
+
+
+class Stormy(Model):
+    """Fails one try in three in ways that heal, never twice in a row; 400 once a parameter."""
+
+    FAULTS = (
+        RetryableError("empty", cause=Cause.EMPTY),
+        RetryableError("reset"),
+        RetryableError("429", cause=Cause.TURNED_AWAY),
+        RetryableError("late", cause=Cause.TIMEOUT),
+    )
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.rng, self.failed, self.refused = random.Random(seed), False, set[str]()
+
+    async def complete(self, request: Request) -> Completion:
+        self.failed = not self.failed and self.rng.random() < 0.5
+        if self.failed and request.id not in self.refused and self.rng.random() < 0.3:
+            self.refused.add(request.id)
+            raise RefusedRequestError(what="400 a bad moment")
+        if self.failed:
+            raise self.rng.choice(self.FAULTS)
+        return await super().complete(request)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_faults_that_heal_say_nothing_about_a_parameter(seed: int) -> None:
+    assert look(Stormy(seed)).as_row()["honoured"] == dict.fromkeys(ALL, "honoured")
+
+
+def test_a_parameter_that_is_refused_once_is_tried_again_and_one_refused_twice_is_not_taken() -> None:
+    class Moody(Model):
+        def __init__(self, times: int) -> None:
+            super().__init__()
+            self.left = times
+
+        def text(self, request: Request) -> str:
+            if request.top_p != 1.0 and self.left:
+                self.left -= 1
+                raise RefusedRequestError(what="400 no")
+            return super().text(request)
+
+    found = look(Moody(1))
+    assert (found.as_row()["honoured"]["top_p"], found.requests) == ("honoured", 9 + 2)
+    with pytest.raises(RefusedRequestError, match=r"data_gen\.top_p=0\.5: 400 no"):
+        look(Moody(2))
+
+
+def test_a_server_that_goes_away_on_the_way_is_not_blamed_on_the_parameter() -> None:
+    class Leaving(Model):
+        async def complete(self, request: Request) -> Completion:
+            if len(self.asked) == 5:
+                raise RetryableError("connection refused")
+            return await super().complete(request)
+
+    with pytest.raises(TeacherError, match="the teacher does not answer: connection refused") as caught:
+        look(Leaving())
+    assert not isinstance(caught.value, RefusedRequestError)
 
 
 def test_a_wrong_key_is_told_as_it_is() -> None:
@@ -193,7 +271,7 @@ def test_an_answer_without_text_is_an_answer() -> None:
 
     found = look(Thinking())
     assert found.as_row()["honoured"] == dict.fromkeys(ALL, "accepted")
-    assert found.usage.completion_tokens == 8
+    assert found.usage.completion_tokens == found.requests == 9
 
 
 @pytest.mark.parametrize(
@@ -222,6 +300,20 @@ def test_several_choices_are_counted(count: int, outcome: str) -> None:
 
     row = look(Many(), request(0), n=4).as_row()
     assert (row["requested"]["n"], row["honoured"]["n"]) == (4, outcome)
+
+
+def test_choices_that_are_late_are_not_refused() -> None:
+    class Late(Model):
+        tries = 0
+
+        async def choices(self, request: Request, wanted: int) -> int:
+            self.tries += 1
+            if self.tries < 4:
+                raise RetryableError("503", cause=Cause.TURNED_AWAY)
+            return wanted
+
+    found = look(Late(), request(0), n=4)
+    assert (found.as_row()["honoured"]["n"], found.requests) == ("honoured", 3 + 4)
 
 
 @pytest.mark.parametrize("count", [1, 4, 5])

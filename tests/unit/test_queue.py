@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from contextlib import aclosing
 from typing import Any
@@ -9,8 +10,8 @@ import pytest
 
 from alpaca.config import Teacher
 from alpaca.errors import TeacherError
-from alpaca.teachers.base import Cause, Completion, Request, RetryableError
-from alpaca.teachers.queue import Policy, ask, back_off
+from alpaca.teachers.base import Cause, Completion, RefusedRequestError, Request, RetryableError
+from alpaca.teachers.queue import NoAnswerError, Policy, ask, back_off
 from alpaca.teachers.throttle import Breaker, Pace, Pauses
 from tests.unit.teacher_fakes import Requests, collect, policy
 
@@ -337,3 +338,131 @@ def test_while_others_are_answered_a_broken_answer_does_not_wait_longer_and_long
     waits = [float(note.split(" in ")[1].split()[0]) for note in notes if "cut" in note]
     assert len(waits) == 4
     assert max(waits) <= 0.02
+
+
+# --- what says that the server is alive, and what the source is asked about
+
+
+class Scripted:
+    """Fails the first so many tries as a server that is down, then meets each request in its own way."""
+
+    def __init__(self, down: int, **ways: Exception) -> None:
+        self.down, self.ways, self.tries = down, ways, Counter[str]()
+
+    async def complete(self, request: Request) -> Completion:
+        await asyncio.sleep(0)
+        self.tries[request.id] += 1
+        if self.tries.total() <= self.down:
+            raise RetryableError("nobody at home", cause=Cause.TURNED_AWAY)
+        if fault := self.ways.get(request.id):
+            raise fault
+        return answer_of(request)
+
+
+def refused(words: str = "400 not this text") -> RefusedRequestError:
+    return RefusedRequestError(what=words, where="teacher", remedy="another text")
+
+
+def empty() -> RetryableError:
+    return RetryableError("no text", cause=Cause.EMPTY)
+
+
+def within_seconds(client: Any, source: Requests, **changes: Any) -> list[str]:
+    """The ids of the answers; a queue that hangs fails here."""
+
+    async def session() -> list[str]:
+        notes: list[str] = []
+        quick = {"in_flight": 2, "longest_pause": 0.01, "first_delay": 0.001, "longest_delay": 0.01}
+        rules = policy(**{**quick, **changes})
+        answers = await asyncio.wait_for(collect(client, source, rules, notes), 20.0)
+        return sorted(answer.request.id for answer in answers)
+
+    return asyncio.run(session())
+
+
+@pytest.mark.parametrize("last_words", [refused(), empty()])
+def test_a_probe_that_is_refused_or_answered_without_text_closes_the_breaker(last_words: Exception) -> None:
+    ways = {f"r{number}": last_words for number in range(4)}
+    source = Requests(6, goes_on=True)
+    assert within_seconds(Scripted(12, **ways), source) == ["r4", "r5"]
+    assert sorted(source.missed) == ["r0", "r1", "r2", "r3"]
+
+
+def test_a_refusal_without_which_the_source_does_not_go_on_is_told_as_it_is() -> None:
+    error, source = refused(), Requests(5)
+    with pytest.raises(RefusedRequestError) as caught:
+        within_seconds(Scripted(0, r2=error), source)
+    assert caught.value is error
+    assert source.missed == ["r2"]
+
+
+def test_a_probe_that_cannot_heal_ends_the_run() -> None:
+    with pytest.raises(TeacherError, match="401"):
+        within_seconds(Scripted(12, **{f"r{number}": TeacherError(what="401") for number in range(4)}), Requests(4))
+
+
+def test_a_probe_that_is_out_when_nothing_more_is_wanted_is_waited_for() -> None:
+    class Full(Requests):
+        def failed(self, request: Request, fault: RetryableError) -> bool:
+            self.closed = len(self.faults) > 12
+            return super().failed(request, fault)
+
+    assert within_seconds(Scripted(10**9), Full(3)) == []
+
+
+@pytest.mark.parametrize("other", [None, RetryableError("500 fire")])
+def test_a_request_that_is_never_answered_with_text_is_given_up_whatever_else_fails(other: Exception | None) -> None:
+    class Blank:
+        tries = 0
+
+        async def complete(self, request: Request) -> Completion:
+            await asyncio.sleep(0)
+            if request.id != "r1":
+                return answer_of(request)
+            self.tries += 1
+            raise empty() if other is None or self.tries % 2 else other
+
+    client, source = Blank(), Requests(30, goes_on=True)
+    assert len(within_seconds(client, source, max_attempts=3)) == 29
+    assert source.missed == ["r1"]
+    assert client.tries == (5 if other else 3)
+
+
+def test_the_last_requests_of_a_list_may_be_those_that_are_never_answered() -> None:
+    source = Requests(4, goes_on=True)
+    assert within_seconds(Scripted(0, r2=empty(), r3=empty()), source, max_attempts=6) == ["r0", "r1"]
+    assert sorted(source.missed) == ["r2", "r3"]
+
+
+@pytest.mark.parametrize("cause", [Cause.BROKEN, Cause.TIMEOUT, Cause.TURNED_AWAY])
+def test_a_fault_of_the_server_is_no_property_of_a_request(cause: Cause) -> None:
+    source = Requests(60, goes_on=True)
+    with pytest.raises(NoAnswerError, match="r5 failed"):
+        within_seconds(Scripted(0, r5=RetryableError("bad luck", cause=cause)), source, max_attempts=2)
+    assert source.missed == []
+
+
+def test_an_answer_without_text_that_is_one_too_many_ends_a_source_that_needs_it() -> None:
+    with pytest.raises(NoAnswerError, match="r1 failed 2 times, the last time: no text"):
+        within_seconds(Scripted(0, r1=empty()), Requests(9), max_attempts=2)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_goes_wrong_each_request_is_answered_or_given_up_once(seed: int) -> None:
+    class Chaos:
+        """Bad and good times in turn, in which a try ends in any of the ways there are."""
+
+        def __init__(self) -> None:
+            self.rng, self.tries = random.Random(seed), 0
+
+        async def complete(self, request: Request) -> Completion:
+            await asyncio.sleep(self.rng.choice([0, 0, 0.001]))
+            self.tries += 1
+            if self.rng.random() < (0.97 if self.tries // 40 % 2 == 0 else 0.2):
+                raise self.rng.choice([refused(), empty(), RetryableError("reset"),
+                    *[RetryableError("503", cause=Cause.TURNED_AWAY, after=0.001)] * 15])  # fmt: skip
+            return answer_of(request)
+
+    source = Requests(60, goes_on=True)
+    answered = within_seconds(Chaos(), source, in_flight=1 + seed % 7, max_attempts=60)
+    assert sorted([*answered, *source.missed]) == sorted(f"r{number}" for number in range(60))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alpaca.curation.rouge import f_measure, lcs_length, position_masks, tokenize
-from alpaca.curation.selection import by_length, by_value, farthest_first, hash_order, positions, take
+from alpaca.curation.selection import by_length, by_value, farthest_first, hash_fraction, hash_order, positions, take
 from alpaca.errors import UserError
 
 IDS = [f"example-{number}" for number in range(500)]
@@ -22,6 +22,14 @@ def test_the_order_is_that_of_sha256_of_seed_and_id() -> None:
     # with seed 1: a 4162, b 6f05, c b8a9, d 244b.
     assert hash_order(["a", "b", "c", "d"], 0) == [3, 0, 2, 1]
     assert hash_order(["a", "b", "c", "d"], 1) == [3, 0, 1, 2]
+
+
+def test_fractions_are_in_the_hash_order_and_even() -> None:
+    # sha256 of "0:a" begins with 9df3.
+    assert hash_fraction("a", 0) == pytest.approx(0x9DF3 / 0x10000, abs=1 / 0x10000)
+    fractions = [hash_fraction(id, 4) for id in IDS]
+    assert sorted(range(500), key=fractions.__getitem__) == hash_order(IDS, 4)
+    assert sum(fractions) / 500 == pytest.approx(0.5, abs=0.05)
 
 
 def test_every_index_comes_once() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from alpaca.errors import TeacherError
 from alpaca.teachers import open_teacher
-from alpaca.teachers.base import Completion, Message, Request, RetryableError, Session
+from alpaca.teachers.base import Completion, Message, Request, RetryableError, Session, TeacherClient
 from alpaca.teachers.batch_journal import JOURNAL, Journal
 from alpaca.teachers.digest import request_digest
 from alpaca.teachers.openai_batch import OpenAIBatch
@@ -22,6 +22,7 @@ from alpaca.teachers.programmatic import MODEL, Programmatic
 from alpaca.teachers.programmatic.server import BatchRules, serve
 from alpaca.teachers.queue import Answer, Policy, ask
 from tests.unit.batch_server import BatchServer, Ending, batch_server, good_row, row
+from tests.unit.fault_server import faulty
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS = ("upload", "create", "look", "content")
@@ -239,6 +240,41 @@ def test_a_batch_that_is_refused_says_why(
     assert [type(error) for error in errors] == [kind, kind]
     assert code in str(errors[0])
     assert "so it is" in str(errors[0])
+
+
+KEY = "sk-a-key-that-nobody-may-see"
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_whatever_a_server_quotes_nobody_is_told_the_key(
+    event: str, server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    said: list[str] = []
+    server.hook = lambda name, number: "tells_key" if name == event and number == 0 else None
+    ask_all(server, tmp_path, requests(1), said)
+    assert server.calls[event]
+    assert KEY not in "".join(said)
+    assert event == "content" or "[key]" in "".join(said)
+
+
+@pytest.mark.parametrize("code", ["model_not_found", "internal_error"])
+def test_a_refused_batch_and_a_bad_line_do_not_tell_the_key(
+    code: str, server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def ending(number: int, lines: list[dict[str, Any]]) -> Ending:
+        if number:
+            return Ending(status="failed", problems=[{"code": code, "message": f"not for {KEY}"}])
+        wrong = [row(lines[0], 400, {"error": {"message": f"not {KEY}"}}), good_row(lines[1], choices=KEY),
+                 {**row(lines[2], 0, {}), "response": None, "error": {"message": KEY}}]  # fmt: skip
+        return Ending(rows={each["custom_id"]: each for each in wrong})
+
+    server.ending = ending
+    errors = [*ask_all(server, tmp_path, requests(3)), *ask_all(server, tmp_path, requests(1))]
+    assert len(errors) == 4
+    assert all("[key]" in str(error) and KEY not in str(error) for error in errors)
 
 
 def test_without_room_a_batch_is_sent_in_halves(server: BatchServer, tmp_path: Path) -> None:
@@ -461,3 +497,13 @@ def test_the_embedded_server_answers_in_batches(tmp_path: Path) -> None:
     assert sorted(answer.request.id for answer in answers) == sorted(each.id for each in asked)
     assert source.faults
     assert all("5. Instruction" in answer.completion.text for answer in answers)
+
+
+def test_the_look_at_a_teacher_is_no_batch_and_has_the_tier_that_the_server_says(tmp_path: Path) -> None:
+    async def session(url: str, work: Path) -> Completion:
+        async with open_teacher(options(url), Session(work=work, say=lambda _: None)) as client:
+            online: TeacherClient = client.online  # type: ignore[attr-defined]
+            return await online.complete(request(0))
+
+    with faulty() as server:
+        assert asyncio.run(session(server.base_url, tmp_path)).service_tier is None

@@ -10,7 +10,7 @@ import pytest
 
 from alpaca.errors import TeacherError, UserError
 from alpaca.teachers import open_teacher
-from alpaca.teachers.base import Completion, Message, Request, Session
+from alpaca.teachers.base import Completion, Message, RefusedRequestError, Request, Session
 from alpaca.teachers.digest import request_digest
 from alpaca.teachers.replay import Replay
 
@@ -116,6 +116,31 @@ def test_all_broken_lines_are_told_at_once_with_their_places(tmp_path: Path) -> 
          "not JSON", "not JSON"], 2,
     ):  # fmt: skip
         assert any(f"raw.jsonl:{number}:" in line and words in line for line in told.splitlines()), number
+
+
+def refusal(number: int, **changes: Any) -> dict[str, Any]:
+    counts = {"prompt_tokens": 0, "completion_tokens": 0}
+    return {
+        "id": f"r{number}", "request_sha256": request_digest(request(number)), "text": "", "finish_reason": "refused",
+        "model": "", **counts, "attempts": 1, "reason": "400 not this text", **changes,
+    }  # fmt: skip
+
+
+def test_a_recorded_refusal_is_a_refusal_again(tmp_path: Path) -> None:
+    cassette = write(tmp_path / "raw.jsonl", row(1), refusal(2))
+    with pytest.raises(RefusedRequestError, match="400 not this text"):
+        answers(cassette, request(2))
+    assert [answer.text for answer in answers(cassette, request(1))] == [" answer 1"]
+
+
+def test_an_answer_counts_more_than_a_refusal_before_or_behind_it(tmp_path: Path) -> None:
+    cassette = write(tmp_path / "raw.jsonl", refusal(1), row(1), row(2), refusal(2))
+    assert [answer.text for answer in answers(cassette, request(1), request(2))] == [" answer 1", " answer 2"]
+
+
+def test_a_blank_answer_that_is_no_refusal_is_a_broken_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"raw\.jsonl:1: text is missing or blank"):
+        answers(write(tmp_path / "raw.jsonl", refusal(1, finish_reason="stop"), row(2)), request(2))
 
 
 def test_of_very_many_broken_lines_twenty_are_shown(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from alpaca import canonical
 from alpaca.errors import TeacherError, UserError
 from alpaca.teachers import keeper, open_teacher, vllm, vllm_server
 from alpaca.teachers.base import Completion, Message, Request, Session
@@ -218,6 +219,8 @@ def test_the_program_is_found_on_the_path(fake: Path) -> None:
     [
         ({"arguments": ["--port", "80"]}, "teacher.arguments", "--port"),
         ({"arguments": ["--dtype=half"]}, "teacher.arguments", "teacher.dtype"),
+        ({"answer_arguments": ["--dtype=half"]}, "teacher.answer_arguments", "teacher.dtype"),
+        ({"arguments": ["--served_model_name", "x"]}, "teacher.arguments", "set by this program"),
         ({"gpu_memory": 1.5}, "teacher.gpu_memory", "at most|most allowed"),
         ({"path": None}, "teacher.path", "no model"),
         ({"path": "/nowhere"}, "teacher.path", r"config\.json"),
@@ -235,3 +238,26 @@ def test_options_that_do_not_fit_are_told_before_the_start(
         asyncio.run(session())
     assert caught.value.where == where
     assert list(fake.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--chat-template=other.jinja", "--chat_template", "--seed", "--hf-overrides", "--tokenizer", "--enable-lora",
+     "--override-generation-config", "--speculative-config", "--kv-cache-dtype", "--hf-overrides.rope_theta", "-O3"],
+)  # fmt: skip
+def test_an_argument_that_may_change_answers_is_part_of_what_a_result_is_identified_by(argument: str) -> None:
+    (problem,) = vllm.problems(VLLM(id="org/model", arguments=[argument, "7"]))
+    assert problem.where == "teacher.arguments"
+    assert "teacher.answer_arguments" in problem.remedy
+    moved = VLLM(id="org/model", answer_arguments=[argument, "7"])
+    assert list(vllm.problems(moved)) == []
+    assert canonical.identity(moved) != canonical.identity(VLLM(id="org/model"))
+    assert vllm_server.command(moved, "vllm", 1)[-2:] == [argument, "7"]
+
+
+def test_an_argument_that_leaves_answers_as_they_are_is_not() -> None:
+    options = VLLM(
+        id="org/model", arguments=["--max-model-len", "-1", "--max_num_seqs=8", "--no-enable-prefix-caching"]
+    )
+    assert list(vllm.problems(options)) == []
+    assert canonical.identity(options) == canonical.identity(VLLM(id="org/model"))

@@ -20,6 +20,7 @@ from alpaca.teachers.openai import KEY_VARIABLE, NO_KEY, OpenAI, url_problem
 from alpaca.teachers.programmatic import MODEL
 from alpaca.teachers.programmatic.writer import Style, write
 from alpaca.teachers.queue import Answer, ask
+from alpaca.teachers.redaction import redacted
 from tests.unit.fault_server import HEALING, FaultServer, faulty
 from tests.unit.teacher_fakes import PROMPT, Requests, collect, policy, request, session
 
@@ -84,6 +85,30 @@ def test_what_cannot_heal_stops_at_once(fault: str, words: str, where: str) -> N
     assert set(server.tries.values()) == {1}
     assert len(server.tries) <= 4
     assert "sk-secret" not in str(caught.value)
+
+
+KEY = "sk-a-key-that-nobody-may-see"
+
+
+@pytest.mark.parametrize("fault", ["key_in_an_error", "key_in_html", "key_cut_off", "key_in_a_refusal", "unauthorised"])
+def test_whatever_a_server_quotes_no_error_tells_the_key(fault: str) -> None:
+    async def talk(url: str) -> None:
+        async with connected(Endpoint(base_url=url, model=MODEL, key=KEY, timeout=5.0)) as client:
+            await client.complete(request(0))
+
+    with faulty(lambda seed, attempt: fault) as server, pytest.raises((RetryableError, TeacherError)) as caught:
+        asyncio.run(talk(server.base_url))
+    told = f"{caught.value} {getattr(caught.value, 'reason', '')} {getattr(caught.value, 'what', '')}"
+    assert "[key]" in told
+    assert KEY[:8] not in told
+
+
+def test_a_key_is_found_whole_and_cut_and_an_ordinary_word_is_none() -> None:
+    assert redacted(f"a {KEY} b {KEY}", KEY) == "a [key] b [key]"
+    assert redacted(f"a {KEY[:9]} ...", KEY) == "a [key] ..."
+    assert redacted(f"a {KEY[:9]}", KEY) == "a [key]"
+    assert redacted("none is a word", NO_KEY) == "none is a word"
+    assert redacted("x marks it", "x") == "x marks it"
 
 
 def test_attempts_are_bounded_and_the_answers_in_flight_still_arrive() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from alpaca.artifacts import Context, write_json
 from alpaca.config import CurateConfig
-from alpaca.curation.language import check_language
 from alpaca.errors import UserError
 from alpaca.stages.curate import card, export
 from alpaca.stages.curate.candidates import read_pool
@@ -21,7 +20,6 @@ def run(config: CurateConfig, context: Context) -> None:
     What is contaminated or flagged goes before de-duplication, so that it takes no good near-duplicate with it. Damage
     comes last, on the selected set.
     """
-    check_language(config.data.language)  # the card counts what is in another one
     pool = read_pool(context.parents["pool"])
     ratings = read_ratings(context.parents["rate"], pool.examples) if "rate" in context.parents else None
     curation = Curation(config=config, context=context, pool=pool, ratings=ratings)

@@ -46,8 +46,12 @@ class Contamination:
     """Examples too similar to one of them by ROUGE-L; None where this was not looked for."""
     ngram: int | None = None
     """Examples that share too many words in a row with one of them; None where this was not looked for."""
+    exact: int = 0
+    """Examples whose instruction and input are those of one of them."""
     dropped: int = 0
-    """Examples found either way."""
+    """Examples found in any of these ways."""
+    unsearchable: int = 0
+    """Items with too few words for what was asked for: only what equals them is found."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,8 +81,12 @@ class Details:
     """The data seed; it also chooses the examples that the card shows."""
     selection: Mapping[str, Any] = field(default_factory=dict)
     """"rule": its name, and whatever it depends on."""
+    nearest_within: Sequence[float] = ()
+    """ROUGE-L F of the examples' instructions, each with the nearest other one of this data set."""
+    nearest_sampled: int = 0
+    """Examples that `nearest_within` was looked up for: all of them, or a sample of a large data set."""
     nearest: Sequence[float] | None = None
-    """ROUGE-L F of each kept example with its nearest neighbour, where neighbours are known."""
+    """ROUGE-L F of each kept example with the nearest seed or earlier text of its pool, where neighbours.jsonl is."""
     ratings: Sequence[float | None] | None = None
     """The judge's scores of the rated pool; None where the judge's text held no score."""
     contamination: Mapping[str, Contamination] = field(default_factory=dict)
@@ -123,6 +131,11 @@ def _known(details: Details) -> dict[str, Any]:
     found: dict[str, Any] = {"seed": details.seed}
     if details.selection:
         found["selection"] = dict(details.selection)
+    if details.nearest_within:
+        found["nearest_within"] = {
+            "sampled": details.nearest_sampled,
+            "quantiles": diversity.quantiles(details.nearest_within),
+        }
     if details.nearest:
         found["nearest"] = diversity.quantiles(details.nearest)
     if details.ratings is not None:

@@ -12,7 +12,7 @@ from alpaca.config import CurateConfig
 from alpaca.curation import contamination, damage, selection
 from alpaca.curation.dedup import RougeIndex
 from alpaca.curation.filters import dropped_by, filters_named, normalise_no_input
-from alpaca.curation.novelty import Neighbours, neighbours
+from alpaca.curation.novelty import Neighbours, nearest_other, neighbours
 from alpaca.records import Example
 from alpaca.stages.curate.candidates import Pool
 from alpaca.stages.curate.card import Contamination, Damage, Details, Moderation, Step
@@ -21,6 +21,10 @@ from alpaca.stages.curate.verdicts import Moderated
 
 if TYPE_CHECKING:
     from alpaca.artifacts import Context
+
+
+WITHIN = 2000
+"""Examples of a larger data set whose nearest other one is looked up for the card."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,10 +44,12 @@ class Curation:
     contamination: dict[str, contamination.Found] = field(default_factory=dict)
     moderation: Moderation | None = None
     neighbours: dict[str, Neighbours] = field(default_factory=dict)
-    """By id, of all examples that were left after de-duplication."""
+    """By id, of all examples that were left after de-duplication; only where data.neighbours asks for them."""
     known_texts: list[str] = field(default_factory=list)
     """The texts that neighbours' indices mean: the seeds, then the instructions of `known_ids`."""
     known_ids: list[str] = field(default_factory=list)
+    choice: list[Example] = field(default_factory=list)
+    """What selection chose from."""
     damaged: dict[str, list[str]] = field(default_factory=dict)
     """By id, the names of the damage done."""
     damage: dict[str, Damage] = field(default_factory=dict)
@@ -125,7 +131,7 @@ class Curation:
 
     def select(self) -> None:
         """The first `data.size` of the order that `data.selection` means."""
-        data = self.config.data
+        data, self.choice = self.config.data, self.examples
         order = ORDERS[data.selection](self)
         size = len(order) if data.size is None else data.size
         chosen = [self.examples[index] for index in selection.take(order, size)]
@@ -133,13 +139,14 @@ class Curation:
         self.examples = chosen
 
     def do_damage(self) -> None:
-        """Last, on the selected examples, kind after kind."""
-        ids = [example.id for example in self.examples]
+        """Last, on the selected examples, kind after kind; the card counts what was really changed."""
+        ids, pool = [example.id for example in self.examples], {each.id: each.output for each in self.choice}
         for kind, harm in damage.KINDS.items():
             share = float(getattr(self.config.data, kind))
             if share > 0:
                 outputs = [example.output for example in self.examples]
-                done = harm(outputs, ids, share, self.config.seeds.data)
+                selected = damage.Selected(ids=ids, outputs=outputs, pool=pool)
+                done = harm(selected, share, self.config.seeds.data)
                 self.examples = [
                     replace(example, output=output) for example, output in zip(self.examples, done.outputs, strict=True)
                 ]
@@ -160,22 +167,34 @@ class Curation:
         found = {
             name: Contamination(
                 items=one.items,
+                unsearchable=one.unsearchable,
+                exact=len(one.examples(contamination.EXACT)),
                 dropped=len(one.examples()),
                 **{method: len(one.examples(method)) if method in one.hits else None for method in methods},
             )
             for name, one in self.contamination.items()
         }
         nearest = [self.neighbours[example.id].scores for example in self.examples] if self.neighbours else []
+        within = self._nearest_within()
         return Details(
             seed=self.config.seeds.data,
             language=self.config.data.language,
             selection=self._selection(),
+            nearest_within=within,
+            nearest_sampled=len(within),
             nearest=[scores[0] for scores in nearest if scores] if self.neighbours else None,
             ratings=None if self.ratings is None else [self.ratings[example.id] for example in self.pool.examples],
             contamination=found,
             moderation=self.moderation,
             damage=self.damage,
         )
+
+    def _nearest_within(self) -> list[float]:
+        """Of the selected examples: a property of the data set, whatever pool and order it came from."""
+        self.context.progress(0, 1, "nearest within the data set")
+        ids = [example.id for example in self.examples]
+        sample = selection.hash_order(ids, self.config.seeds.data)[:WITHIN]
+        return nearest_other([example.instruction for example in self.examples], sample)
 
     def _drop(self, ids: Iterable[str], name: str) -> None:
         gone, before = frozenset(ids), len(self.examples)

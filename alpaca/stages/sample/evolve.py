@@ -1,8 +1,8 @@
 """Evol-Instruct: instructions rewritten in depth and breadth, each rewriting then answered.
 
 Xu et al., arXiv 2304.12244, section 3. The chain of one instruction has `rounds` rewritings, each starting from the
-last one that was not eliminated. When all chains are through and more examples are wanted, they begin again with other
-draws. The prompts are this project's.
+last one that was not eliminated. More examples than one wave of chains brings come from the next instructions, and
+after the last one from the first again, with other draws. The prompts are this project's.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alpaca.config import EvolveDataGen, SampleConfig
-from alpaca.errors import UserError
 from alpaca.records import Example
-from alpaca.stages.sample.loaders import load_records
+from alpaca.stages.sample.loaders import Loaded, load_instructions
 from alpaca.stages.sample.one_step import needs_teacher
 from alpaca.stages.sample.plan import SEED_BITS, rng_of
 from alpaca.stages.sample.reanswer import answer_request, is_usable, write_pool
 from alpaca.stages.sample.seeds import load_seed_tasks
-from alpaca.teachers.asking import Desk, Listed, Planned, at_desk, request_id
+from alpaca.stages.sample.watch import Watched, Yield
+from alpaca.teachers.asking import Desk, Planned, at_desk
 from alpaca.teachers.base import Message, Request
 
 if TYPE_CHECKING:
@@ -55,37 +55,48 @@ writes text. Write the new prompt and nothing else.
 """
 LEAKED = ("given prompt", "rewritten prompt", "created prompt")
 SHORT_APOLOGY = 80  # words; the paper's bound for answers that say "sorry"
-LEAST_YIELD = 0.05
+LEAST_YIELD = 0.2  # examples to expect of a rewriting when the number of the next chains is chosen
 
 
 @dataclass(kw_only=True, slots=True)
 class Chain:
-    """One instruction on its way: as it stands, and how often it was rewritten."""
+    """One instruction on its way: as it stands, how often and in which way last it was rewritten.
+
+    lap: how often its base had a chain before.
+    """
 
     base: int
     text: str
+    lap: int = 0
     depth: int = 0
+    way: str = ""
+
+    def request_id(self, stem: str, turn: int) -> str:
+        """An id that the number of chains does not enter: a larger pool begins with the requests of a smaller one."""
+        return f"{stem}_{self.lap:04d}_{self.base:06d}_{turn:03d}"
 
 
 def run_evolve(config: SampleConfig, context: Context) -> None:
     """Asks until exactly data_gen.num_examples rewritings are answered; writes candidates.jsonl and pool.json.
 
-    Raises UserError when a whole wave of rewritings brings fewer than 5 % of usable examples.
+    Raises UserError when the first rewritings bring nothing, or the last ones next to nothing (see `Yield`).
     """
     options, teacher = config.data_gen, config.teacher
     if not isinstance(options, EvolveDataGen) or teacher is None:
         raise needs_teacher(config)
-    evolution = Evolution(options, _bases(options))
+    source = load_instructions(options.path) if options.path is not None else None
+    evolution = Evolution(options, _bases(source))
     at_desk(teacher, config.spend, context, evolution.fill)
     wanted = evolution.examples[: options.num_examples]
-    write_pool(context, wanted, [True] * len(wanted), evolution.requests, dict(evolution.dropped))
+    facts = {"requests": evolution.requests, **({"source_sha256": source.sha256} if source else {})}
+    write_pool(context, wanted, [True] * len(wanted), facts, dict(evolution.dropped))
 
 
-def _bases(options: EvolveDataGen) -> list[str]:
-    if options.path is None:
+def _bases(source: Loaded | None) -> list[str]:
+    if source is None:
         tasks = [(task.instruction, task.input) for task in load_seed_tasks(None)]
     else:
-        tasks = [(record.instruction, record.input) for record in load_records(options.path)]
+        tasks = [(record.instruction, record.input) for record in source.records]
     return [f"{instruction}\n\n{input}" if input else instruction for instruction, input in tasks]
 
 
@@ -96,65 +107,85 @@ class Evolution:
         self.options, self.bases = options, bases
         self.examples: list[Example] = []
         self.dropped: Counter[str] = Counter()
-        self.requests = self._rewritings = 0
+        self.requests = self._begun = 0
+        self._rewritten = Yield(options, "rewritings", "new instruction")
+        self._answered = Yield(options, "rewritings", "usable example")
 
     async def fill(self, desk: Desk) -> None:
-        while len(self.examples) < self.options.num_examples:
-            before, asked = len(self.examples), self._rewritings
-            await self._wave(desk)
-            brought, rewritings = len(self.examples) - before, self._rewritings - asked
-            if brought < LEAST_YIELD * rewritings:
-                raise UserError(
-                    what=f"{rewritings:,} rewritings brought {brought:,} usable examples "
-                    f"({', '.join(f'{name} {count:,}' for name, count in self.dropped.items())})",
-                    where="data_gen.num_examples",
-                    remedy=f"a stronger teacher, or data_gen.num_examples={max(1, len(self.examples))} or less",
-                )
+        while self._missing:
+            chains = self._next_chains()
+            for turn in range(self.options.rounds):
+                if self._missing:
+                    await self._round(desk, chains, turn)
 
-    async def _wave(self, desk: Desk) -> None:
-        """As many chains as should fill the pool, each rewritten `rounds` times."""
-        missing = self.options.num_examples - len(self.examples)
-        count = min(len(self.bases), math.ceil(missing / self.options.rounds))
-        chains = [Chain(base=index, text=self.bases[index]) for index in range(count)]
-        for _ in range(self.options.rounds):
-            if len(self.examples) < self.options.num_examples:
-                await self._round(desk, chains)
+    @property
+    def _missing(self) -> int:
+        return max(0, self.options.num_examples - len(self.examples))
 
-    async def _round(self, desk: Desk, chains: list[Chain]) -> None:
-        rewriting = Listed([self._rewriting(self._rewritings + place, chain) for place, chain in enumerate(chains)])
-        await desk.fill(rewriting)
-        texts = [_cleaned(row) for row in rewriting.rows]
+    def _next_chains(self) -> list[Chain]:
+        """As many as should fill the pool, at the yield of all rewritings so far; no base twice."""
+        share = max(LEAST_YIELD, self._answered.mean)
+        count = min(len(self.bases), math.ceil(self._missing / self.options.rounds / share))
+        first, self._begun = self._begun, self._begun + count
+        places = [divmod(number, len(self.bases)) for number in range(first, first + count)]
+        return [Chain(lap=lap, base=base, text=self.bases[base]) for lap, base in places]
+
+    async def _round(self, desk: Desk, chains: list[Chain], turn: int) -> None:
+        """One rewriting of each chain, and the answers to those that are not eliminated."""
         known = {_plain(example.instruction) for example in self.examples}
-        alive = []
-        for place, (chain, text) in enumerate(zip(chains, texts, strict=True)):
-            if reason := _eliminated(chain.text, text, known):
-                self.dropped[reason] += 1
-                continue
-            known.add(_plain(text))
-            chain.text, chain.depth = text, chain.depth + 1
-            alive.append((self._rewritings + place, chain))
-        await self._answer(desk, alive, rewriting)
-        self._rewritings += len(chains)
+        plans = [self._rewriting(turn, chain) for chain in chains]
+        alive: list[int] = []
+        usable: set[int] = set()
+        last_texts: dict[int, str] = {}
+
+        def rewritten(place: int, row: dict[str, Any]) -> None:
+            if self._goes_on(chains[place], plans[place], row, known):
+                alive.append(place)
+
+        def answered(index: int, row: dict[str, Any]) -> None:
+            last_texts[alive[index]] = row["text"]
+            if self._take(chains[alive[index]], row):
+                usable.add(alive[index])
+
+        rewriting = Watched(plans, rewritten, whole=False)
+        await desk.fill(rewriting)
+        texts = [(chains[place].request_id("answer", turn), chains[place].text) for place in alive]
+        await desk.fill(Watched([answer_request(self.options, *each, "") for each in texts], answered, whole=False))
         self.requests += len(chains) + len(alive)
+        # In the order of the rewritings: those eliminated are known before the answers to the others.
+        for place, row in enumerate(rewriting.rows):
+            self._answered.add(int(place in usable), last_texts.get(place, row["text"]))
+        if self._missing:
+            self._answered.check(len(self.examples), self.dropped)
 
-    async def _answer(self, desk: Desk, alive: list[tuple[int, Chain]], rewriting: Listed) -> None:
-        answers = Listed([answer_request(self.options, request_id("answer", number), chain.text, "")
-                          for number, chain in alive])  # fmt: skip
-        await desk.fill(answers)
-        for (number, chain), row in zip(alive, answers.rows, strict=True):
-            if not is_usable(row) or _is_apology(row["text"]):
-                self.dropped["answer"] += 1
-                continue
-            way = rewriting.requests[number - self._rewritings].about["way"]
-            provenance = {"teacher": row["model"], "request": row["id"], "base": chain.base, "way": way,
-                          "depth": chain.depth}  # fmt: skip
-            output = row["text"].strip()
-            self.examples.append(
-                Example(id=row["id"], instruction=chain.text, input="", output=output, provenance=provenance)
-            )
+    def _goes_on(self, chain: Chain, planned: Planned, row: dict[str, Any], known: set[str]) -> bool:
+        """Moves the chain on to its rewriting, unless that is eliminated; UserError where nearly all are."""
+        text = _cleaned(row)
+        reason = _eliminated(chain.text, text, known)
+        self._rewritten.add(int(reason is None), row["text"])
+        if reason is not None:
+            self.dropped[reason] += 1
+            self._rewritten.check(len(self.examples), self.dropped)
+            return False
+        known.add(_plain(text))
+        chain.text, chain.depth, chain.way = text, chain.depth + 1, planned.about["way"]
+        return True
 
-    def _rewriting(self, number: int, chain: Chain) -> Planned:
-        id = request_id("evolve", number)
+    def _take(self, chain: Chain, row: dict[str, Any]) -> bool:
+        """Adds the example, if the answer makes one."""
+        if not is_usable(row) or _is_apology(row["text"]):
+            self.dropped["answer"] += 1
+            return False
+        provenance = {"teacher": row["model"], "request": row["id"], "base": chain.base, "way": chain.way,
+                      "depth": chain.depth}  # fmt: skip
+        output = row["text"].strip()
+        self.examples.append(
+            Example(id=row["id"], instruction=chain.text, input="", output=output, provenance=provenance)
+        )
+        return True
+
+    def _rewriting(self, turn: int, chain: Chain) -> Planned:
+        id = chain.request_id("evolve", turn)
         rng = rng_of(self.options.seed, id)
         is_breadth = rng.random() < self.options.breadth_share
         way = "breadth" if is_breadth else rng.choice(tuple(IN_DEPTH))

@@ -68,7 +68,8 @@ def mixed(order: list[str], sources: Mapping[str, Loaded], seed: int) -> list[Ex
 
 def _drawn(name: str, found: Loaded, seed: int) -> Iterator[Example]:
     rows = [example(record, name) for record in found.records]
-    for index in hash_order([row.id for row in rows], seed):
+    # Another order than the one by which curation selects: else the first of a size would all be of the largest part.
+    for index in hash_order([f"mixture:{row.id}" for row in rows], seed):
         row = rows[index]
         row.provenance = {"data_set": name, **row.provenance}
         yield row

@@ -9,7 +9,7 @@ from alpaca.config import ReanswerDataGen, SampleConfig
 from alpaca.curation.parsing import CUT
 from alpaca.errors import UserError
 from alpaca.records import Example, as_row, write_jsonl
-from alpaca.stages.sample.loaders import load_records
+from alpaca.stages.sample.loaders import load_instructions
 from alpaca.stages.sample.one_step import POOL, needs_teacher
 from alpaca.stages.sample.plan import SEED_BITS, rng_of
 from alpaca.teachers.asking import Desk, Listed, Planned, at_desk, request_id
@@ -32,7 +32,8 @@ def run_reanswer(config: SampleConfig, context: Context) -> None:
         raise needs_teacher(config)
     if options.path is None:
         raise UserError(what="no instructions given", where="data_gen.path", remedy="a data set, as examples.jsonl")
-    tasks = [(record.instruction, record.input) for record in load_records(options.path)]
+    source = load_instructions(options.path)
+    tasks = [(record.instruction, record.input) for record in source.records]
     wanted = len(tasks) if options.num_examples is None else options.num_examples
     if wanted > len(tasks):
         raise UserError(
@@ -52,7 +53,8 @@ def run_reanswer(config: SampleConfig, context: Context) -> None:
                 provenance={"teacher": row["model"], "request": row["id"], "source_index": index})
         for index, ((instruction, input), row) in enumerate(zip(tasks, phase.rows, strict=False))
     ]  # fmt: skip
-    write_pool(context, answered, [is_usable(row) for row in phase.rows], len(phase.rows))
+    facts = {"source_sha256": source.sha256, "multi_turn": source.multi_turn}
+    write_pool(context, answered, [is_usable(row) for row in phase.rows], {"requests": len(phase.rows), **facts})
 
 
 def answer_request(options: Any, id: str, instruction: str, input: str) -> Planned:
@@ -75,13 +77,17 @@ def is_usable(row: dict[str, Any]) -> bool:
 
 
 def write_pool(
-    context: Context, examples: list[Example], usable: list[bool], requests: int, dropped: dict[str, int] | None = None
+    context: Context,
+    examples: list[Example],
+    usable: list[bool],
+    facts: dict[str, Any],
+    dropped: dict[str, int] | None = None,
 ) -> None:
-    """candidates.jsonl with what is usable, and pool.json."""
+    """candidates.jsonl with what is usable, and pool.json; facts: number of requests, and where the tasks are from."""
     kept = [example for example, keep in zip(examples, usable, strict=True) if keep]
     if not kept:
         raise UserError(
-            what=f"not one usable answer to {requests:,} requests",
+            what=f"not one usable answer to {facts['requests']:,} requests",
             where="teacher",
             remedy="look at raw.jsonl in the stage's folder; raise data_gen.max_tokens if the answers are cut",
         )
@@ -91,7 +97,7 @@ def write_pool(
     write_json(
         context.folder / POOL,
         {
-            "requests": requests,
+            **facts,
             "candidates": candidates,
             "kept": len(kept),
             "kept_share": len(kept) / max(1, candidates),
@@ -99,4 +105,4 @@ def write_pool(
             "seed_instructions": [],
         },
     )
-    context.log(f"{len(kept):,} of {candidates:,} tasks kept, from {requests:,} requests")
+    context.log(f"{len(kept):,} of {candidates:,} tasks kept, from {facts['requests']:,} requests")

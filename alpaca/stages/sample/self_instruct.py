@@ -25,7 +25,7 @@ from alpaca.stages.sample.plan import SEED_BITS, rng_of
 from alpaca.stages.sample.reanswer import write_pool
 from alpaca.stages.sample.seeds import load_seed_tasks
 from alpaca.stages.sample.watch import Watched, Yield
-from alpaca.teachers.asking import Desk, Listed, Planned, Verdict, at_desk, request_id
+from alpaca.teachers.asking import Desk, Listed, Phase, Planned, Verdict, at_desk, request_id
 from alpaca.teachers.base import Message, Request
 
 if TYPE_CHECKING:
@@ -67,22 +67,31 @@ def run_self_instruct(config: SampleConfig, context: Context) -> None:
     if not isinstance(options, SelfInstructDataGen) or teacher is None:
         raise needs_teacher(config)
     pipeline = Pipeline(options, load_seed_tasks(options.seeds))
-    at_desk(teacher, config.spend, context, pipeline.fill)
+    at_desk(teacher, config.spend, context, pipeline.fill, later=pipeline.later())
     wanted = pipeline.examples[: options.num_examples]
-    write_pool(context, wanted, [True] * len(wanted), pipeline.requests, dict(pipeline.dropped))
+    write_pool(context, wanted, [True] * len(wanted), {"requests": pipeline.requests}, dict(pipeline.dropped))
 
 
-class Instructions:
-    """The first step: a phase that keeps instructions which pass the released rules."""
+class Instructions(Phase):
+    """The first step: a phase that keeps instructions which pass the released rules, until so many are `wanted`."""
 
-    def __init__(self, options: SelfInstructDataGen, seeds: Sequence[SeedTask], target: int) -> None:
-        self.target, self.first_yield = target, float(options.tasks_per_request - options.seeds_per_prompt)
-        self._options, self._seeds = options, [task.instruction for task in seeds]
+    whole = False
+
+    def __init__(self, options: SelfInstructDataGen, seeds: Sequence[SeedTask], wanted: int) -> None:
+        self.wanted, self._options, self._seeds = wanted, options, [task.instruction for task in seeds]
         self._novelty = Novelty(self._seeds)
         self.kept: list[str] = []
         self.dropped: Counter[str] = Counter()
         self.requests = 0
         self._kept_after: list[int] = []
+
+    @property
+    def target(self) -> int:
+        return self.wanted
+
+    @property
+    def first_yield(self) -> float:
+        return float(self._room)
 
     def planned(self, index: int) -> Planned | None:
         last = index - self._options.machine_lag
@@ -98,9 +107,8 @@ class Instructions:
 
     def judge(self, planned: Planned, row: dict[str, Any]) -> Verdict:
         found = list(_listed(row["text"], cut=row["finish_reason"] in CUT))
-        room = self._options.tasks_per_request - self._options.seeds_per_prompt
         before = len(self.kept)
-        for instruction in found[:room]:
+        for instruction in found[: self._room]:
             reason = self._novelty.reason(ParsedTask(number=0, instruction=instruction, input="", output=""))
             if reason is None:
                 self.kept.append(instruction)
@@ -108,10 +116,12 @@ class Instructions:
                 self.dropped[reason] += 1
         self.requests += 1
         self._kept_after.append(len(self.kept))
-        return Verdict(candidates=len(found[:room]), kept=len(self.kept) - before)
+        return Verdict(candidates=len(found[: self._room]), kept=len(self.kept) - before)
 
-    def may_miss(self, answered: int, missed: int) -> bool:
-        return False
+    @property
+    def _room(self) -> int:
+        """Instructions that one request asks for."""
+        return self._options.tasks_per_request - self._options.seeds_per_prompt
 
     def _machine_count(self) -> int:
         return round(self._options.machine_share * self._options.seeds_per_prompt)
@@ -165,12 +175,17 @@ class Pipeline:
         self._yield = Yield(options, "requests for instances", "usable instance")
         self._class_shots, self._shots = _drawn_shots(seeds, options.seed)
 
+    def later(self) -> list[Planned]:
+        """A request of each later step, with its parameters."""
+        text = self.seeds[0].instruction
+        return [self._classification(0, text), self._filling(0, text, is_class=False)]
+
     async def fill(self, desk: Desk) -> None:
         """The number of instructions of a pass follows from what the last one brought: no accident changes it."""
         wanted, done = math.ceil(self.options.num_examples / self.options.instances), 0
         first = Instructions(self.options, self.seeds, wanted)
         while True:
-            first.target = wanted
+            first.wanted = wanted
             await self._more_instructions(desk, first)
             await self._instances(desk, first.kept[:wanted], done)
             if len(self.examples) >= self.options.num_examples:
@@ -181,16 +196,16 @@ class Pipeline:
         self.requests += first.requests
 
     async def _more_instructions(self, desk: Desk, first: Instructions) -> None:
-        if len(first.kept) < first.target:
+        if len(first.kept) < first.wanted:
             # Every pass judges all answers from the first, which are on disk by then.
-            again = Instructions(self.options, self.seeds, first.target)
+            again = Instructions(self.options, self.seeds, first.wanted)
             await desk.fill(again, self.options)
             first.kept, first.dropped, first.requests = again.kept, again.dropped, again.requests
 
     async def _instances(self, desk: Desk, instructions: list[str], done: int) -> None:
         """Classifies and fills the instructions from number `done` on."""
         fresh = list(enumerate(instructions))[done:]
-        asked = Listed([self._classification(number, text) for number, text in fresh])
+        asked = Listed([self._classification(number, text) for number, text in fresh], whole=False)
         await desk.fill(asked)
         tasks = [
             Classified(number=number, instruction=text, is_class=row["text"].strip().lower().startswith("yes"))
@@ -200,7 +215,7 @@ class Pipeline:
         # What was refused or never answered is neither a classification nor none.
         self.dropped["no classification"] += len(fresh) - len(tasks)
         fillings = [self._filling(task.number, task.instruction, task.is_class) for task in tasks]
-        await desk.fill(Watched(fillings, lambda place, row: self._take(tasks[place], row)))
+        await desk.fill(Watched(fillings, lambda place, row: self._take(tasks[place], row), whole=False))
         self.requests += len(fresh) + len(tasks)
 
     def _take(self, task: Classified, row: dict[str, Any]) -> None:
@@ -225,19 +240,20 @@ class Pipeline:
         shown = [f"Task: {_line(task.instruction)}\nClassification: {'Yes' if task.is_classification else 'No'}\n"
                  for task in self._class_shots]  # fmt: skip
         text = "\n".join([CLASS_HEAD, *shown, f"Task: {_line(instruction)}\nClassification:"])
-        return self._step(request_id("class", number), text, CLASS_TOKENS)
+        return Planned(request=self._step(request_id("class", number), text, CLASS_TOKENS), keys=CLASS_KEYS)
 
     def _filling(self, number: int, instruction: str, is_class: bool) -> Planned:
         shots = [_shot(task, is_class) for task in self._shots if task.is_classification == is_class]
         head = (OUTPUT_FIRST if is_class else INPUT_FIRST).format(instances=self.options.instances)
         text = "\n".join([head, *shots, f"Task: {_line(instruction)}"])
-        penalty = self.options.step_presence_penalty
-        return self._step(request_id("instance", number), text + "\n", self.options.instance_tokens, penalty)
+        options, id = self.options, request_id("instance", number)
+        request = self._step(id, text + "\n", options.instance_tokens, options.step_presence_penalty)
+        return Planned(request=request, keys=STEP_KEYS)
 
-    def _step(self, id: str, text: str, max_tokens: int, penalty: float = 0.0) -> Planned:
+    def _step(self, id: str, text: str, max_tokens: int, penalty: float = 0.0) -> Request:
         """A request of the two later steps; greedy decoding draws nothing and gets no seed."""
         options = self.options
-        request = Request(
+        return Request(
             id=id,
             messages=(Message(role="user", content=text),),
             temperature=options.step_temperature,
@@ -246,7 +262,6 @@ class Pipeline:
             presence_penalty=penalty,
             seed=rng_of(options.seed, id).getrandbits(SEED_BITS) if options.step_temperature else None,
         )
-        return Planned(request=request)
 
 
 def _drawn_shots(seeds: Sequence[SeedTask], seed: int) -> tuple[list[SeedTask], list[SeedTask]]:

@@ -23,8 +23,10 @@ class Watched(Listed):
     An error that it raises ends the stage; all answers that came are kept.
     """
 
-    def __init__(self, requests: list[Planned], look: Callable[[int, dict[str, Any]], None]) -> None:
-        super().__init__(requests)
+    def __init__(
+        self, requests: list[Planned], look: Callable[[int, dict[str, Any]], None], *, whole: bool = True
+    ) -> None:
+        super().__init__(requests, whole=whole)
         self._look = look
 
     def judge(self, planned: Planned, row: dict[str, Any]) -> Verdict:

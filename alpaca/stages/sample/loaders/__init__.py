@@ -59,6 +59,14 @@ class _Source:
     commit: str | None = None
 
 
+def load_instructions(path: str | Path, key: str = "data_gen") -> Loaded:
+    """A data set of which only instructions and inputs are wanted: outputs, and inputs, may be missing.
+
+    A file, or the folder of a finished stage with examples.jsonl. Raises UserError as `load` does.
+    """
+    return load(ReleasedDataGen(path=str(path)), key, missing={"input": "", "output": ""})
+
+
 def load_records(source: str | Path | ReleasedDataGen, key: str = "data_gen") -> list[Record]:
     """The records of a data set: a file, the folder of a finished stage with examples.jsonl, or a configuration.
 
@@ -68,8 +76,10 @@ def load_records(source: str | Path | ReleasedDataGen, key: str = "data_gen") ->
     return load(options, key).records
 
 
-def load(options: ReleasedDataGen, key: str = "data_gen") -> Loaded:
+def load(options: ReleasedDataGen, key: str = "data_gen", *, missing: dict[str, str] | None = None) -> Loaded:
     """The whole data set of a configuration node `key`, from its `path`, else its `hub`, else its `url`.
+
+    missing: fields that stand in where an instruction has none.
 
     Raises one UserError with up to 20 problems of the data, each with its record and field.
     """
@@ -77,6 +87,8 @@ def load(options: ReleasedDataGen, key: str = "data_gen") -> Loaded:
     reader = _Reader(options.format, source.where, several=len(source.files) > 1)
     for file in source.files:
         for place, value in raw_records(file, source.where, options.format):
+            if missing and isinstance(value, dict) and "instruction" in value and "response" not in value:
+                value = {**missing, **value}
             reader.take(f"{file.name}, {place}" if reader.several else place, value)
     return reader.finish(_digest(source.files), source.commit)
 
