@@ -281,7 +281,7 @@ def _selection(run: Run) -> Iterator[UserError]:
                 where=f"data.{name}",
                 remedy="data.moderation=openai, or leave it out",
             )
-    if data.language not in LANGUAGES:
+    if "other_language" in data.filters and data.language not in LANGUAGES:
         yield UserError(
             what=f"{data.language!r} is no code of a language that can be told apart",
             where="data.language",

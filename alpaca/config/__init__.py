@@ -122,11 +122,13 @@ class Data:
     judge_temperature: float = what(0.0, least=0.0)
     """Of the judge, for selection=judge_score; some models take no other value than 1."""
     label_noise: float = what(0.0, least=0.0, below=1.0)
-    """Share of examples whose output is replaced by one drawn from the others. Damage is done last, and nested."""
+    """Expected share of examples whose output is replaced by that of another of the curated pool, selected or not.
+    Which ones depends on id and seed, not on data.size, and is nested in the share."""
     shuffled_outputs: float = what(0.0, least=0.0, below=1.0)
-    """Share of examples whose outputs are exchanged among each other, so that no output is lost."""
+    """Expected share of examples whose outputs are exchanged among each other within the set: no output is lost. At
+    another size up to three get another output; where one text is more than half of them, its surplus stays."""
     truncated_outputs: float = what(0.0, least=0.0, below=1.0)
-    """Share of examples whose output is cut to the first half of its words."""
+    """Expected share of examples whose output is cut to the first half of its words; one word stays."""
 
 
 @dataclass(kw_only=True, slots=True)

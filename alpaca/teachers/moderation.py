@@ -50,9 +50,7 @@ class Moderation(Teacher):
 
 def openai_options(config: ModerateConfig) -> Moderation:
     """The stage's configuration as options of a teacher."""
-    return Moderation(
-        model=config.model, base_url=config.base_url, in_flight=config.in_flight, timeout=config.timeout
-    )
+    return Moderation(model=config.model, base_url=config.base_url, in_flight=config.in_flight, timeout=config.timeout)
 
 
 @asynccontextmanager

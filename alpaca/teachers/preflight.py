@@ -333,6 +333,7 @@ class _Session:
         except NoAnswerError as error:
             raise _silence(error) from error
 
+
 def _silence(error: NoAnswerError) -> TeacherError:
     return TeacherError(
         what=f"the teacher does not answer: {error.what}",

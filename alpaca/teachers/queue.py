@@ -293,8 +293,6 @@ class _Desk:
         lowered = self._pace.failed(now, seconds, fault.cause)
         if lowered is not None:
             self._note(f"the server is overloaded ({fault.reason}): at most {lowered} requests in flight")
-        if fault.cause is Cause.EMPTY:
-            return None
         after = min(fault.after or 0.0, LONGEST_RETRY_AFTER)
         return self._breaker.failed(now, places=self._pace.limit, probe=each.is_probe, after=after)
 

@@ -140,5 +140,5 @@ def _is_name(argument: str) -> bool:
 
 def _name(argument: str) -> str:
     """As vLLM reads it: an underscore is a hyphen, "--no-x" is the opposite of "--x", and "--x=1" sets x."""
-    name = argument.partition("=")[0]
+    name = argument.partition("=")[0].replace("_", "-")
     return f"--{name[5:]}" if name.startswith("--no-") else name

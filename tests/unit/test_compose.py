@@ -367,7 +367,7 @@ def test_small_input_files_are_read_before_anything_starts(tmp_path: Path) -> No
          "the share would mean nothing"),
         (["data_gen.machine_share=0.1"], "less than half a task"),
         (["data_gen.language=German"], "would not heed it"),
-        (["data.language=english"], "no code of a language"),
+        (["data=cleaned", "data.language=english"], "no code of a language"),
         (["data.judge_least=4"], "has no effect with data.selection=random"),
         (["data.moderation_url=http://127.0.0.1:1/v1"], "has no effect with data.moderation=none"),
         (["data.selection=indices"], "no file of positions given"),

@@ -15,9 +15,7 @@ from alpaca.teachers.queue import NoAnswerError, Policy
 from tests.unit.fault_server import faulty
 from tests.unit.teacher_fakes import Requests, collect, policy
 
-REQUEST = Request(
-    id="m0", messages=(Message(role="user", content="hello"),), temperature=0.0, top_p=1.0, max_tokens=1
-)
+REQUEST = Request(id="m0", messages=(Message(role="user", content="hello"),), temperature=0.0, top_p=1.0, max_tokens=1)
 OTHERS = ("teacher.", "data_gen.")
 
 

@@ -258,6 +258,17 @@ def test_whatever_a_server_quotes_nobody_is_told_the_key(
     assert event == "content" or "[key]" in "".join(said)
 
 
+def test_an_upload_that_never_succeeds_does_not_tell_the_key(
+    server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.hook = lambda name, number: "tells_key"
+    (error,) = ask_all(server, tmp_path, requests(1))
+    assert isinstance(error, RetryableError)
+    assert "[key]" in error.reason
+    assert KEY not in f"{error.reason} {error}"
+
+
 @pytest.mark.parametrize("code", ["model_not_found", "internal_error"])
 def test_a_refused_batch_and_a_bad_line_do_not_tell_the_key(
     code: str, server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
