@@ -17,6 +17,12 @@ _UNKNOWN, _NOTHING_PAID = "price unknown", "nothing paid"
 _PARAMETERS = ("temperature", "top_p", "max_tokens", "seed", "stop", "presence_penalty", "logit_bias")
 
 
+_KNOBS = (
+    "tasks_per_request", "seeds_per_prompt", "machine_share", "input_share", "language", "instances", "rounds",
+    "breadth_share",
+)  # fmt: skip
+
+
 def teacher(material: Material) -> list[Block]:
     """The teacher and its terms, or where published data was taken from."""
     return _asked(material) if material.asked else _taken(material)
@@ -33,6 +39,7 @@ def _asked(material: Material) -> list[Block]:
         ("Model in the preflight", found.get("model") if found.get("model") != answered else None),
         ("Endpoint", options.get("base_url")),
         ("Request", _way(material)),
+        ("Asked for", _knobs(material)),
         ("Instructions of", instructions),
         ("Shut down on", found.get("shutdown_date") or ("not announced" if found.get("checked") else None)),
         ("Looked at", found.get("checked")),
@@ -65,6 +72,13 @@ _HONOURED = (
 def _way(material: Material) -> str:
     form = material.setting("data_gen", "form")
     return " ".join(part for part in (material.way.replace("_", " "), f"({form} form)" if form else "") if part)
+
+
+def _knobs(material: Material) -> str:
+    """What the prompts were made with, besides the parameters of the API; files of the user's own by their names."""
+    options = material.setting("data_gen") or {}
+    found = [f"{name.replace('_', ' ')} {wording.value(options[name])}" for name in _KNOBS if options.get(name)]
+    return ", ".join([*found, *(f"own {name}" for name in ("seeds", "prompt", "topics") if options.get(name))])
 
 
 def _parameters(requested: Mapping[str, Any], honoured: Mapping[str, Any] | None) -> Table:
