@@ -92,6 +92,9 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
             process.wait(timeout=30)
 
 
+QUICK = Policy(in_flight=1, max_attempts=6, timeout=60.0, drain=1.0, first_delay=0.01, longest_pause=0.05)
+
+
 def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     ends = time.monotonic() + STARTING_SECONDS
@@ -122,7 +125,7 @@ def asked(options: OpenAI, count: int) -> list[Answer]:
 def looked(options: OpenAI, **wanted: Any) -> Preflight:
     async def talk() -> Preflight:
         async with open_teacher(options, session()) as client:
-            return await preflight(client, replace(request(3), **wanted), n=2, pause=0.01)
+            return await preflight(client, replace(request(3), **wanted), n=2, policy=QUICK)
 
     return asyncio.run(talk())
 
@@ -157,7 +160,7 @@ def test_the_preflight_finds_what_transformers_serve_ignores(serving: tuple[str,
 
 
 def test_the_preflight_names_the_knob_on_which_transformers_serve_breaks(serving: tuple[str, str]) -> None:
-    with pytest.raises(TeacherError, match=r"data_gen\.logit_bias=\{'50256': -100\.0\}: 500"):
+    with pytest.raises(TeacherError, match=r"data_gen\.logit_bias=\{'50256': -100\.0\}: no answer whenever it is set: 500"):
         looked(teacher(serving), logit_bias={"50256": -100.0})
     with pytest.raises(TeacherError, match=r"data_gen\.form=json_schema: .* 422"):
         looked(teacher(serving, endpoint="completions"), schema={"type": "object"})
