@@ -160,7 +160,8 @@ def test_the_preflight_finds_what_transformers_serve_ignores(serving: tuple[str,
 
 
 def test_the_preflight_names_the_knob_on_which_transformers_serve_breaks(serving: tuple[str, str]) -> None:
-    with pytest.raises(TeacherError, match=r"data_gen\.logit_bias=\{'50256': -100\.0\}: no answer whenever it is set: 500"):
+    biased = r"data_gen\.logit_bias=\{'50256': -100\.0\}: no answer whenever it is set: 500"
+    with pytest.raises(TeacherError, match=biased):
         looked(teacher(serving), logit_bias={"50256": -100.0})
     with pytest.raises(TeacherError, match=r"data_gen\.form=json_schema: .* 422"):
         looked(teacher(serving, endpoint="completions"), schema={"type": "object"})
