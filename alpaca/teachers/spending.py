@@ -33,6 +33,7 @@ class Spending:
         self.bound, self.price = spend, price
         self.used, self._usd = 0, 0.0
         self._reserved: dict[str, tuple[int, float]] = {}  # by request id: tokens, dollars
+        self._tokens_out, self._usd_out = 0, 0.0  # their sums: a batch has tens of thousands
         self._tokens_per_character = 1 / CHARACTERS_PER_TOKEN
         self._tier, self._factor = tier, (price.factor(tier) if price else None) or 1.0
         self._is_priced = price is not None and price.factor(tier) is not None
@@ -48,11 +49,17 @@ class Spending:
 
     def reserve(self, request: Request) -> None:
         """The request is out."""
-        self._reserved[request.id] = self.most(request), self.most_usd(request)
+        self.release(request)
+        self._reserved[request.id] = tokens, usd = self.most(request), self.most_usd(request)
+        self._tokens_out += tokens
+        self._usd_out += usd
 
     def release(self, request: Request) -> None:
         """The request is not out any more."""
-        self._reserved.pop(request.id, None)
+        tokens, usd = self._reserved.pop(request.id, (0, 0.0))
+        self._tokens_out -= tokens
+        # Sums of floats drift; with nothing out they are exact again.
+        self._usd_out = self._usd_out - usd if self._reserved else 0.0
 
     def add(self, row: dict[str, Any], request: Request | None = None) -> None:
         """Counts an answer or a failed try; request: that it belongs to, where it was asked here."""
@@ -74,11 +81,11 @@ class Spending:
 
     def allows(self, request: Request) -> bool:
         """Whether this request and all that are out can only end within the bounds."""
-        others = [each for id, each in self._reserved.items() if id != request.id]
         tokens, usd = self.bound.max_tokens, self.bound.max_usd
-        if tokens is not None and self.used + sum(each[0] for each in others) + self.most(request) > tokens:
+        own_tokens, own_usd = self._reserved.get(request.id, (0, 0.0))
+        if tokens is not None and self.used + self._tokens_out - own_tokens + self.most(request) > tokens:
             return False
-        return usd is None or self._usd + sum(each[1] for each in others) + self.most_usd(request) <= usd
+        return usd is None or self._usd + self._usd_out - own_usd + self.most_usd(request) <= usd
 
     def most(self, request: Request) -> int:
         """Tokens that one request can take."""
