@@ -55,8 +55,7 @@ def at_desk(
     opened: how the teacher is opened, where it is none of `KINDS`; it is then not looked at before the first request.
     later: requests with the parameters of later phases, looked at together with the first, before anything is paid.
     """
-    desk = Desk(teacher, spend, context, opened)
-    desk.later = later
+    desk = Desk(teacher, spend, context, opened, later)
     try:
         return asyncio.run(_at_desk(desk, flow))
     finally:
@@ -75,10 +74,16 @@ class Desk:
     The teacher is opened when the first answer is missing: a stage that has all its answers needs none.
     """
 
-    def __init__(self, teacher: Teacher, spend: Spend, context: Context, opened: Opened | None = None) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        spend: Spend,
+        context: Context,
+        opened: Opened | None = None,
+        later: Sequence[Planned] = (),
+    ) -> None:
         self.teacher, self.context, self.exits = teacher, context, AsyncExitStack()
-        self.later: Sequence[Planned] = ()
-        self._open = opened or open_teacher
+        self._open, self._later = opened or open_teacher, later
         is_known = opened is None and teacher.kind in KINDS
         self._is_probed = is_known and KINDS[teacher.kind].probed and teacher.preflight
         price, tier = price_of(teacher, spend.prices), getattr(teacher, "service_tier", None)
@@ -136,7 +141,7 @@ class Desk:
                     self.context.cost["kept_per_second"] = inquiry.kept_here / seconds
                     self._remember_projection(inquiry)
         except RefusedRequestError as error:
-            raise _with_own_keys(error, inquiry.refused_last()) from error
+            raise _with_own_keys(error, inquiry.phase.planned(0)) from error
         finally:
             keeper.cancel()
 
@@ -164,7 +169,7 @@ class Desk:
 
     async def _probed(self, client: TeacherClient, first: Planned) -> dict[str, Any] | None:
         """What the preflight found for the first request and those of later phases; None where there is none."""
-        wanted = _distinct([first, *self.later])
+        wanted = _distinct([first, *self._later])
         if not self._is_probed:
             return None
         if not self.spending.leaves_room(PROBE_TOKENS * len(wanted)):
@@ -212,7 +217,7 @@ def _without_probe(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_own_keys(error: RefusedRequestError, planned: Planned | None) -> RefusedRequestError:
-    """The error with the configuration key that the parameter of this request comes from."""
+    """The error with the configuration key that the parameter comes from; planned: any request of the phase."""
     from alpaca.teachers.chat import KNOBS
 
     for name, key in planned.keys.items() if planned is not None else ():

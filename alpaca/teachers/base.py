@@ -13,6 +13,10 @@ from typing import Any, Protocol
 
 from alpaca.errors import TeacherError
 
+CHARACTERS_PER_TOKEN = 4
+"""Of a prompt or an answer whose tokens nobody has counted."""
+KEPT = "every answer so far is kept and the same command goes on from there"
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Message:
@@ -41,6 +45,11 @@ class Request:
     presence_penalty: float = 0.0
     logit_bias: dict[str, float] | None = None
     schema: dict[str, Any] | None = None
+
+    @property
+    def characters(self) -> int:
+        """Length of all messages."""
+        return sum(len(message.content) for message in self.messages)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

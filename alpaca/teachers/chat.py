@@ -19,7 +19,7 @@ import httpx2
 import openai
 
 from alpaca.errors import TeacherError
-from alpaca.teachers.base import Cause, Completion, RefusedRequestError, Request, RetryableError
+from alpaca.teachers.base import KEPT, Cause, Completion, RefusedRequestError, Request, RetryableError
 from alpaca.teachers.openai import KEY_VARIABLE
 from alpaca.teachers.redaction import without_key
 from alpaca.teachers.waits import wait_asked
@@ -33,7 +33,6 @@ TURNED_AWAY = (TOO_MANY_REQUESTS, 503, 529)
 HEALING = (408, 409, 425, TOO_MANY_REQUESTS)
 SERVER_ERRORS = 500
 ABOUT_THE_ACCOUNT = (401, 402, 403, 404, 405, TOO_MANY_REQUESTS)  # or the address: every request is refused
-KEEP = "every answer so far is kept and the same command goes on from there"
 # The queue bounds what is in flight. Without a finite number here aiohttp's own bound of 100 connections would hold.
 MOST_CONNECTIONS = 10_000
 # Below the 5 s after which common servers close idle connections: sending into one that closes fails.
@@ -159,7 +158,7 @@ def _way_out(error: openai.APIStatusError, words: str, endpoint: Endpoint) -> tu
                 f"GET {endpoint.base_url}/models lists what it has"
             )
         case 402 | 429:
-            return keys.teacher, f"the account behind {KEY_VARIABLE} is used up: add credit or use another key; {KEEP}"
+            return keys.teacher, f"the account behind {KEY_VARIABLE} is used up: add credit or use another key; {KEPT}"
         case _:
             return _refused_knob(error, words, endpoint)
 

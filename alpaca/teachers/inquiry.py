@@ -182,11 +182,6 @@ class Inquiry:
         following = self._put_back[0] if self._put_back else self._following()
         raise self._spending.reached(following, f"{self.kept:,} of {self.phase.target:,} are kept so far")
 
-    def refused_last(self) -> Planned | None:
-        """A request that is out or refused, for the keys of its parameters."""
-        numbers = [*self._refused, *self._out.values()]
-        return self._plans.get(numbers[-1]) if numbers else None
-
     def _put_down(self) -> None:
         for number, reason in sorted(self._refused.items()):
             self._raw.append(_refused_row(self._plans[number], reason))

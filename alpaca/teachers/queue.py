@@ -22,7 +22,7 @@ from typing import Protocol
 
 from alpaca.config import Teacher
 from alpaca.errors import TeacherError
-from alpaca.teachers.base import Cause, Completion, RefusedRequestError, Request, RetryableError, TeacherClient
+from alpaca.teachers.base import KEPT, Cause, Completion, RefusedRequestError, Request, RetryableError, TeacherClient
 from alpaca.teachers.keys import Keys
 from alpaca.teachers.throttle import Breaker, Pace, Pauses
 
@@ -32,7 +32,6 @@ LONGEST_RETRY_AFTER = 600.0
 REFUSALS_PER_ATTEMPT = 4
 MOST_DOUBLINGS = 60  # beyond it a power of two is as good as endless
 SOON = -2  # doublings: a quarter of the first delay
-KEPT = "every answer so far is kept and the same command goes on from there"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

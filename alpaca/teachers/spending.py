@@ -8,10 +8,9 @@ from typing import Any
 
 from alpaca.config import Spend
 from alpaca.errors import UserError
-from alpaca.teachers.base import Request, RetryableError, Usage
+from alpaca.teachers.base import CHARACTERS_PER_TOKEN, Request, RetryableError, Usage
 from alpaca.teachers.prices import Price
 
-CHARACTERS_PER_TOKEN = 4
 COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
 
 
@@ -68,7 +67,7 @@ class Spending:
         self._is_priced = self._is_priced and cost is not None
         self._usd += cost or 0.0
         if request is not None and row["prompt_tokens"]:
-            characters = max(1, _characters(request))
+            characters = max(1, request.characters)
             self._tokens_per_character = max(self._tokens_per_character, row["prompt_tokens"] / characters)
         if self.price is not None and row.get("service_tier"):
             self._factor = max(self._factor, self.price.factor(row["service_tier"]) or 1.0)
@@ -123,11 +122,7 @@ class Spending:
         return f"{self.used:,} tokens" + (f", ${self.usd:,.4f}" if self.usd else "")
 
     def _prompt(self, request: Request) -> int:
-        return math.ceil(_characters(request) * self._tokens_per_character)
-
-
-def _characters(request: Request) -> int:
-    return sum(len(message.content) for message in request.messages)
+        return math.ceil(request.characters * self._tokens_per_character)
 
 
 def unpriced(bound: float, tier: str | None = None) -> UserError:

@@ -13,11 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from alpaca.records import well_formed
-from alpaca.teachers.base import Cause, Completion, Request, RetryableError, Usage
+from alpaca.teachers.base import CHARACTERS_PER_TOKEN, Cause, Completion, Request, RetryableError, Usage
 from alpaca.teachers.keys import Keys
 from alpaca.teachers.openai import OPENAI_URL
 
-CHARACTERS_PER_TOKEN = 4
 QUOTED = 300  # characters of a server's answer that an error message shows
 SCHEMA_NAME = "answer"  # structured outputs want a name; it is not shown to the model
 NEUTRAL = 1.0  # of temperature and top_p
@@ -173,9 +172,8 @@ def _lack(text: object, reason: object, answer: dict[str, Any]) -> str:
 
 
 def _estimated(request: Request, text: str) -> Usage:
-    asked = sum(len(message.content) for message in request.messages)
     return Usage(
-        prompt_tokens=math.ceil(asked / CHARACTERS_PER_TOKEN),
+        prompt_tokens=math.ceil(request.characters / CHARACTERS_PER_TOKEN),
         completion_tokens=math.ceil(len(text) / CHARACTERS_PER_TOKEN),
     )
 
