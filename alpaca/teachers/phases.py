@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -10,6 +12,7 @@ from alpaca.teachers.base import Request
 from alpaca.teachers.digest import request_digest, sent
 
 ID_DIGITS = 6
+SEED_BITS = 31  # the widest integer that every server takes as `seed`
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -106,3 +109,9 @@ class Listed(Phase):
 def request_id(stem: str, index: int) -> str:
     """The id of request number `index`; ids of one stem sort in the order of their numbers."""
     return f"{stem}_{index:0{ID_DIGITS}d}"
+
+
+def rng_of(seed: int, id: str) -> random.Random:
+    """The random stream of one request, a function of the data seed and its id alone."""
+    digest = hashlib.sha256(f"{seed}:{id}".encode()).digest()
+    return random.Random(int.from_bytes(digest, "big"))

@@ -17,7 +17,7 @@ from alpaca.config import ReportConfig
 from alpaca.records import Example
 from alpaca.report import blocks, markdown, sunburst, terms
 from alpaca.stages.curate import card
-from alpaca.stages.curate.candidates import Pool
+from alpaca.stages.pool import Pool
 from tests.unit.report_folders import HOSTILE, World, data_only, data_size_sweep
 from tests.unit.test_report import Page, results_of
 

@@ -14,7 +14,7 @@ from alpaca.curation.filters import FLAWS, RELEASED, dropped_by
 from alpaca.errors import ArtifactError, UserError
 from alpaca.records import Example, encode, read_jsonl, write_jsonl
 from alpaca.stages import curate, score
-from alpaca.stages.curate.candidates import read_pool
+from alpaca.stages.pool import read_pool
 
 FILTERS = ["length", "keywords", "write_a_program", "punctuation", "non_ascii", "empty_output"]
 

@@ -34,12 +34,12 @@ from alpaca.stages.sample.evolve import Evolution
 from alpaca.stages.sample.plan import RequestPlan
 from alpaca.stages.sample.seeds import load_seed_tasks
 from alpaca.stages.sample.self_instruct import Instance, Pipeline, _input_first, _output_first, _usable
-from alpaca.stages.sample.watch import Yield
 from alpaca.teachers.asking import at_desk
 from alpaca.teachers.base import Completion, RefusedRequestError, Request
 from alpaca.teachers.openai import OpenAI
 from alpaca.teachers.programmatic import Programmatic
 from alpaca.teachers.programmatic.completions import complete_chat
+from alpaca.teachers.watch import Yield
 from alpaca.teachers.wire import Endpoint, read_answer, request_body
 
 PRICES = """

@@ -17,7 +17,7 @@ from alpaca.config import MixtureDataGen, SampleConfig, Weighted
 from alpaca.curation.selection import hash_order
 from alpaca.errors import UserError
 from alpaca.records import read_jsonl
-from alpaca.stages.curate.candidates import read_pool
+from alpaca.stages.pool import read_pool
 from alpaca.stages.sample import run
 from alpaca.stages.sample.mixture import turns
 

@@ -9,9 +9,9 @@ from alpaca.artifacts import Context, write_json
 from alpaca.config import CurateConfig
 from alpaca.errors import UserError
 from alpaca.stages.curate import card, export
-from alpaca.stages.curate.candidates import read_pool
 from alpaca.stages.curate.steps import Curation
-from alpaca.stages.curate.verdicts import read_moderation, read_ratings
+from alpaca.stages.pool import read_pool
+from alpaca.stages.verdicts import read_moderation, read_ratings
 
 
 def run(config: CurateConfig, context: Context) -> None:

@@ -18,22 +18,13 @@ from alpaca.curation.selection import hash_order
 from alpaca.records import Example, as_row
 
 if TYPE_CHECKING:
-    from alpaca.stages.curate.candidates import Pool
+    from alpaca.stages.pool import Pool, Step
 
 BINS = 20
 SHOWN = 20
 FIELDS = ("instruction", "input", "output")
 DIGITS = 4
 """Decimals of shares and scores in card.json."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """One step of curation: examples dropped by it and kept after it."""
-
-    name: str
-    dropped: int
-    kept: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

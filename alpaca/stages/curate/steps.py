@@ -14,10 +14,10 @@ from alpaca.curation.dedup import RougeIndex
 from alpaca.curation.filters import dropped_by, filters_named, normalise_no_input
 from alpaca.curation.novelty import Neighbours, nearest_other, neighbours
 from alpaca.records import Example
-from alpaca.stages.curate.candidates import Pool
-from alpaca.stages.curate.card import Contamination, Damage, Details, Moderation, Step
+from alpaca.stages.curate.card import Contamination, Damage, Details, Moderation
 from alpaca.stages.curate.orders import ORDERS
-from alpaca.stages.curate.verdicts import Moderated
+from alpaca.stages.pool import Pool, Step
+from alpaca.stages.verdicts import Moderated
 
 if TYPE_CHECKING:
     from alpaca.artifacts import Context

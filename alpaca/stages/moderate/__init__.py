@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 
 from alpaca.config import ModerateConfig, Spend
 from alpaca.records import Example, write_jsonl
-from alpaca.stages.curate.candidates import read_pool
+from alpaca.stages.pool import read_pool
+from alpaca.stages.verdicts import MODERATION
 from alpaca.teachers.asking import Desk, Listed, Planned, at_desk, request_id
 from alpaca.teachers.base import Message, Request
 from alpaca.teachers.moderation import MODERATORS
 
 if TYPE_CHECKING:
     from alpaca.artifacts import Context
-
-MODERATION = "moderation.jsonl"
 
 
 def run(config: ModerateConfig, context: Context) -> None:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from alpaca.config import RateConfig
 from alpaca.errors import UserError
 from alpaca.records import Example, write_jsonl
-from alpaca.stages.curate.candidates import read_pool
-from alpaca.stages.sample.plan import SEED_BITS, rng_of
-from alpaca.stages.sample.watch import FORM_REMEDY, Watched, quoted
+from alpaca.stages.pool import read_pool
+from alpaca.stages.verdicts import RATINGS
 from alpaca.teachers.asking import Desk, Planned, at_desk, request_id
 from alpaca.teachers.base import Message, Request
+from alpaca.teachers.phases import SEED_BITS, rng_of
+from alpaca.teachers.watch import FORM_REMEDY, Watched, quoted
 
 if TYPE_CHECKING:
     from alpaca.artifacts import Context
 
-RATINGS = "ratings.jsonl"
 HIGHEST = 5.0
 ANSWER_TOKENS = 256
 KEYS = {"temperature": "data.judge_temperature", "top_p": "teacher.model", "max_tokens": "teacher.model"}

@@ -16,12 +16,12 @@ from alpaca.config import EvolveDataGen, SampleConfig
 from alpaca.records import Example
 from alpaca.stages.sample.loaders import Loaded, load_instructions
 from alpaca.stages.sample.one_step import needs_teacher
-from alpaca.stages.sample.plan import SEED_BITS, rng_of
 from alpaca.stages.sample.reanswer import answer_request, is_usable, write_pool
 from alpaca.stages.sample.seeds import load_seed_tasks
-from alpaca.stages.sample.watch import Watched, Yield
 from alpaca.teachers.asking import Desk, Planned, at_desk
 from alpaca.teachers.base import Message, Request
+from alpaca.teachers.phases import SEED_BITS, rng_of
+from alpaca.teachers.watch import Watched, Yield
 
 if TYPE_CHECKING:
     from alpaca.artifacts import Context

@@ -5,9 +5,7 @@ So a request can be asked again after a crash, or taken over from another run, a
 
 from __future__ import annotations
 
-import hashlib
 import json
-import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +18,8 @@ from alpaca.records import SeedTask
 from alpaca.stages.sample.seeds import load_prompt, load_seed_tasks, load_topics
 from alpaca.teachers.asking import Planned, request_id
 from alpaca.teachers.base import Message, Request
+from alpaca.teachers.phases import SEED_BITS, rng_of
 
-SEED_BITS = 31  # the widest integer that every server takes as `seed`
 STEM = "request"
 PROMPTS = {form: Path(__file__).with_name(f"prompt_{form}.txt") for form in ("text", "json_schema")}
 ENGLISH = "English"
@@ -100,12 +98,6 @@ class RequestPlan:
         wishes = _wishes(options, topic, asks_language="{language}" in prompt)
         prompt = with_wishes(prompt.replace("{language}", options.language or ENGLISH), wishes)
         return encode_prompt(prompt, shown) if options.form == "text" else encode_json_prompt(prompt, shown)
-
-
-def rng_of(seed: int, id: str) -> random.Random:
-    """The random stream of one request, a function of the data seed and its id alone."""
-    digest = hashlib.sha256(f"{seed}:{id}".encode()).digest()
-    return random.Random(int.from_bytes(digest, "big"))
 
 
 def _wishes(options: AlpacaDataGen, topic: str | None, *, asks_language: bool) -> list[str]:

@@ -11,9 +11,9 @@ from alpaca.errors import UserError
 from alpaca.records import Example, as_row, write_jsonl
 from alpaca.stages.sample.loaders import load_instructions
 from alpaca.stages.sample.one_step import POOL, needs_teacher
-from alpaca.stages.sample.plan import SEED_BITS, rng_of
 from alpaca.teachers.asking import Desk, Listed, Planned, at_desk, request_id
 from alpaca.teachers.base import Message, Request
+from alpaca.teachers.phases import SEED_BITS, rng_of
 
 if TYPE_CHECKING:
     from alpaca.artifacts import Context

@@ -21,12 +21,12 @@ from alpaca.errors import UserError
 from alpaca.records import Example, SeedTask
 from alpaca.stages.sample.judge import Novelty
 from alpaca.stages.sample.one_step import needs_teacher
-from alpaca.stages.sample.plan import SEED_BITS, rng_of
 from alpaca.stages.sample.reanswer import write_pool
 from alpaca.stages.sample.seeds import load_seed_tasks
-from alpaca.stages.sample.watch import Watched, Yield
 from alpaca.teachers.asking import Desk, Listed, Phase, Planned, Verdict, at_desk, request_id
 from alpaca.teachers.base import Message, Request
+from alpaca.teachers.phases import SEED_BITS, rng_of
+from alpaca.teachers.watch import Watched, Yield
 
 if TYPE_CHECKING:
     from alpaca.artifacts import Context

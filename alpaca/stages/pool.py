@@ -12,12 +12,20 @@ from alpaca.artifacts import read_json
 from alpaca.curation.parsing import TEXT_FORM, ParsedTask, parse_tasks
 from alpaca.errors import ArtifactError
 from alpaca.records import Example, read_jsonl
-from alpaca.stages.curate.card import Step
 
 SHORT_DIGEST = 12
 SHOWN = 5  # ids named in one message
 
 _AGAIN = "delete this folder and run the same command again"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One step of curation: examples dropped by it and kept after it."""
+
+    name: str
+    dropped: int
+    kept: int
 
 
 @dataclass(kw_only=True, slots=True)
