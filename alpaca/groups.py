@@ -19,7 +19,13 @@ VARIANTS: dict[str, dict[str, type]] = {
     },
     "teacher": {name: kind.options for name, kind in teachers.KINDS.items()},
     "model": {"tiny": config.TinyModel, "hub": config.HubModel},
-    "optimizer": {"adamw": config.AdamW, "muon": config.Muon},
+    "optimizer": {
+        "adamw": config.AdamW,
+        "adamw8bit": config.AdamW8bit,
+        "muon": config.Muon,
+        "adafactor": config.Adafactor,
+        "sgd": config.SGD,
+    },
 }
 """Groups whose options differ in their fields; `kind` in the configuration names the variant."""
 

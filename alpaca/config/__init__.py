@@ -25,21 +25,31 @@ from alpaca.config.data_gen import (
     Weighted,
 )
 from alpaca.config.marks import CONTENT, EXECUTION, IDENTITY, MISSING, content, how, what
+from alpaca.config.training import SGD, Adafactor, AdamW, AdamW8bit, Fsdp, Muon, Optimizer, Precision, Train
 
-# Passed on from the two modules of this package, so that everybody imports from here.
+# Passed on from the modules of this package, so that everybody imports from here.
 __all__ = [
     "CONTENT",
     "EXECUTION",
     "IDENTITY",
     "MISSING",
+    "SGD",
+    "Adafactor",
+    "AdamW",
+    "AdamW8bit",
     "AlpacaDataGen",
     "AskedDataGen",
     "DataGen",
     "EvolveDataGen",
+    "Fsdp",
     "MixtureDataGen",
+    "Muon",
+    "Optimizer",
+    "Precision",
     "ReanswerDataGen",
     "ReleasedDataGen",
     "SelfInstructDataGen",
+    "Train",
     "Weighted",
     "content",
     "how",
@@ -172,81 +182,6 @@ class TinyModel(Model):
     muon_lr: float = what(0.01, least=0.0)
     adamw_lr: float = what(0.004, least=0.0)
     checkpoint_seconds: float = how(30.0, least=0.0)
-
-
-@dataclass(kw_only=True, slots=True)
-class Train:
-    """Supervised fine-tuning (Alpaca's templates, loss on the output and eos only)."""
-
-    budget: str = what("3 epochs")
-    """How long: "3 epochs", "200 steps" or "1e6 tokens" (supervised and prompt tokens, without padding)."""
-    global_batch: int = what(128, least=1)
-    """Examples per optimizer step, over all processes and accumulation steps."""
-    micro_batch: int = how(4, least=1)
-    """Examples per forward pass and process; accumulation follows."""
-    max_length: int = what(512, least=8)
-    """Tokens of prompt and response together; longer examples are cut at the end, and counted."""
-    checkpoint_seconds: float = how(60.0, least=0.0)
-    """Seconds between resumable checkpoints."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Optimizer:
-    """Base of the optimizers, with the schedule that all of them share."""
-
-    kind: str = what(MISSING)
-    lr: float = what(2e-5, least=0.0)
-    schedule: str = what("cosine", choices=("cosine", "linear", "constant", "wsd"))
-    """wsd: constant, then linear to zero over the last 40 % of the steps."""
-    warmup_ratio: float = what(0.03, least=0.0, below=1.0)
-    """Share of all steps in which the rate rises linearly from zero."""
-    clip: float | None = what(1.0, least=0.0)
-    """Largest norm of the gradient; null: unclipped."""
-
-
-@dataclass(kw_only=True, slots=True)
-class AdamW(Optimizer):
-    """torch.optim.AdamW (Loshchilov & Hutter, arXiv 1711.05101)."""
-
-    kind: str = what("adamw", choices=("adamw",))
-    beta1: float = what(0.9, least=0.0, below=1.0)
-    beta2: float = what(0.999, least=0.0, below=1.0)
-    eps: float = what(1e-8, least=0.0)
-    weight_decay: float = what(0.0, least=0.0)
-
-
-@dataclass(kw_only=True, slots=True)
-class Muon(Optimizer):
-    """torch.optim.Muon on the hidden matrices (`lr`), AdamW on embeddings, head, norms and biases (`adamw_lr`)."""
-
-    kind: str = what("muon", choices=("muon",))
-    lr: float = what(0.024, least=0.0)
-    momentum: float = what(0.95, least=0.0, below=1.0)
-    weight_decay: float = what(0.1, least=0.0)
-    adamw_lr: float = what(0.004, least=0.0)
-    adamw_beta1: float = what(0.9, least=0.0, below=1.0)
-    adamw_beta2: float = what(0.98, least=0.0, below=1.0)
-
-
-@dataclass(kw_only=True, slots=True)
-class Precision:
-    """Number formats of training."""
-
-    compute: str = what("fp32", choices=("fp32", "bf16"))
-    """fp32, or bf16 matrix products over fp32 master weights (autocast; FSDP's mixed precision)."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Fsdp:
-    """How training is spread over processes: names of PyTorch's sharding strategies, run by FSDP2."""
-
-    mode: str = how("none", choices=("none", "ddp", "full_shard", "shard_grad_op", "hybrid_shard"))
-    world_size: int = how(1, least=1)
-    """Processes, one per GPU (or per core where there is no GPU)."""
-    shard_size: int | None = how(None, least=2)
-    """hybrid_shard: processes in one shard group; the groups replicate each other. null: half of world_size."""
-    offload: bool = how(False)
-    """Parameters and optimizer states in host memory (GPU only)."""
 
 
 @dataclass(kw_only=True, slots=True)
