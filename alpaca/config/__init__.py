@@ -25,6 +25,7 @@ from alpaca.config.data_gen import (
     Weighted,
 )
 from alpaca.config.marks import CONTENT, EXECUTION, IDENTITY, MISSING, content, how, what
+from alpaca.config.models import HubModel, Model, TinyModel
 from alpaca.config.training import SGD, Adafactor, AdamW, AdamW8bit, Fsdp, Muon, Optimizer, Precision, Train
 
 # Passed on from the modules of this package, so that everybody imports from here.
@@ -42,13 +43,16 @@ __all__ = [
     "DataGen",
     "EvolveDataGen",
     "Fsdp",
+    "HubModel",
     "MixtureDataGen",
+    "Model",
     "Muon",
     "Optimizer",
     "Precision",
     "ReanswerDataGen",
     "ReleasedDataGen",
     "SelfInstructDataGen",
+    "TinyModel",
     "Train",
     "Weighted",
     "content",
@@ -139,49 +143,6 @@ class Data:
     another size up to three get another output; where one text is more than half of them, its surplus stays."""
     truncated_outputs: float = what(0.0, least=0.0, below=1.0)
     """Expected share of examples whose output is cut to the first half of its words; one word stays."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Model:
-    """Base of the base models; `kind` names the variant."""
-
-    kind: str = what(MISSING)
-    name: str = how(MISSING)
-    """Shown in plans and reports."""
-    parameters: float = how(MISSING, least=0)
-    """Approximate parameter count, for the forecast in the plan."""
-
-
-@dataclass(kw_only=True, slots=True)
-class HubModel(Model):
-    """A pretrained causal language model, loaded by transformers' Auto classes."""
-
-    kind: str = what("hub", choices=("hub",))
-    id: str = what(MISSING)
-    """Hub id."""
-    revision: str = what("main")
-    """Commit, tag or branch on the hub; a commit makes the run reproducible."""
-    path: str | None = content(takes="folder")
-    """A local folder in the transformers format, used instead of the hub id."""
-
-
-@dataclass(kw_only=True, slots=True)
-class TinyModel(Model):
-    """A Llama built here: tokenizer and weights come from the `pretrain` stage on the embedded corpus."""
-
-    kind: str = what("tiny", choices=("tiny",))
-    layers: int = what(2, least=1)
-    width: int = what(96, least=8)
-    heads: int = what(2, least=1)
-    vocabulary: int = what(700, least=300)
-    seed: int = what(0, least=0)
-    """Seed of weights and pretraining text; fixed, so that every run of a sweep shares one base."""
-    steps: int = what(850, least=1)
-    batch: int = what(32, least=1)
-    """Lines per pretraining step."""
-    muon_lr: float = what(0.01, least=0.0)
-    adamw_lr: float = what(0.004, least=0.0)
-    checkpoint_seconds: float = how(30.0, least=0.0)
 
 
 @dataclass(kw_only=True, slots=True)
