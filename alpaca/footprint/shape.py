@@ -52,6 +52,11 @@ class Shape:
         return self.vocabulary * self.width
 
     @property
+    def ends(self) -> int:
+        """Numbers in embedding and head together."""
+        return self.embedding * (1 if self.tied else 2)
+
+    @property
     def matrices(self) -> int:
         """Numbers that a token is multiplied with: the layers and the head, not the embedding (which is looked up)."""
         return self.layers * self.layer_matrices + self.embedding
@@ -60,7 +65,7 @@ class Shape:
     def parameters(self) -> int:
         """All of them; biases and learnt positions, where a model has them, are left out (below 0.3 %)."""
         norms = (2 * self.layers + 1) * self.width
-        return self.matrices + norms + (0 if self.tied else self.embedding)
+        return self.layers * self.layer_matrices + norms + self.ends
 
 
 def shape_of(model: Model) -> Shape | None:

@@ -1,0 +1,219 @@
+"""Memory of training per process, by part, before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from alpaca.config import Fsdp, Optimizer, Precision, Train
+from alpaca.footprint.shape import Shape
+from alpaca.footprint.work import Work
+
+GIB = 2**30
+SHARDED = ("full_shard", "shard_grad_op", "hybrid_shard")
+BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
+"""Of one activation, by `precision.compute`; fp8 is used inside the matrix products alone."""
+QLORA_BYTES = 0.5 + 4 / 64
+"""Of a frozen weight: 4 bits, and a scale in fp32 for 64 of them (arXiv 2305.14314)."""
+GPU_CONTEXT = 0.6 * GIB
+"""What the driver takes for a process."""
+FRAGMENTED = 0.04
+"""Share of what is held that the GPU's allocator loses between its blocks."""
+CPU_CONTEXT = 0.03 * GIB
+"""Libraries' buffers and code that only training loads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Bytes of one process at its peak, the pass with the most tokens."""
+
+    parameters: float
+    gradients: float
+    states: float
+    """The optimizer's."""
+    activations: float
+    """What the forward pass keeps for the backward pass."""
+    loss: float
+    """Logits of one chunk of positions, and the head's gradient beside them."""
+    gathered: float = 0.0
+    """Layers of sharded models that are whole for the moment."""
+    copies: float = 0.0
+    """Weights in the numbers of the matrix products, beside those that are trained."""
+    overhead: float = 0.0
+    host: float = 0.0
+    """Of these parts, or of the loading, what lies in host memory beside a GPU."""
+
+    @property
+    def total(self) -> float:
+        """On the device (on a CPU: in host memory)."""
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, float]:
+        """The parts that are there, largest first."""
+        found: dict[str, float] = {name: value for name, value in asdict(self).items() if name != "host" and value}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """All settings that memory and time depend on."""
+
+    train: Train
+    optimizer: Optimizer
+    precision: Precision
+    fsdp: Fsdp
+    on_gpu: bool
+
+
+def memory(shape: Shape, work: Work, settings: Settings) -> Memory:
+    """The peak of one process. work: of a pass with the most tokens."""
+    shards = shard_count(settings.fsdp)
+    kept = _kept(shape, settings)
+    parts = Memory(
+        parameters=kept[0] / shards,
+        gradients=kept[1] / shards * (2 if settings.fsdp.mode == "ddp" else 1),  # DDP exchanges them in buckets
+        states=kept[2] / shards,
+        activations=saved(shape, work, settings) + _working(shape, work, settings),
+        loss=_loss(shape, work, settings),
+        gathered=_gathered(shape, work, settings) if shards > 1 else 0.0,
+        copies=_copies(shape, settings) if shards == 1 else 0.0,
+    )
+    if settings.fsdp.offload:
+        host = parts.parameters + parts.gradients + parts.states
+        parts = replace(parts, parameters=0.0, gradients=0.0, states=0.0, host=host)
+    context = GPU_CONTEXT + FRAGMENTED * parts.total if settings.on_gpu else CPU_CONTEXT
+    return replace(parts, overhead=context)
+
+
+def shard_count(fsdp: Fsdp) -> int:
+    """Processes that share one copy of parameters, gradients and states."""
+    if fsdp.mode not in SHARDED:
+        return 1
+    if fsdp.mode == "hybrid_shard":
+        return fsdp.shard_size or max(1, fsdp.world_size // 2)
+    return fsdp.world_size
+
+
+def trained(shape: Shape, train: Train) -> int:
+    """Parameters that get gradients and states: all, or the adapter's."""
+    if train.adapter == "none":
+        return shape.parameters
+    ends = _linear_ends(shape)
+    chosen = ends if train.lora_targets is None else {name: ends[name] for name in train.lora_targets if name in ends}
+    return shape.layers * train.lora_rank * sum(chosen.values())
+
+
+def _linear_ends(shape: Shape) -> dict[str, int]:
+    """Inputs plus outputs of each linear layer of Llama; an update of rank r has r times as many numbers."""
+    queries, values = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+    block = shape.width + shape.feed_forward
+    attention = {"q_proj": shape.width + queries, "k_proj": shape.width + values, "v_proj": shape.width + values}
+    feed_forward = {"up_proj": block, "down_proj": block} | ({"gate_proj": block} if shape.gated else {})
+    return {**attention, "o_proj": shape.width + queries, **feed_forward}
+
+
+def _kept(shape: Shape, settings: Settings) -> tuple[float, float, float]:
+    """Bytes of parameters, gradients and states over all shards."""
+    train, number = settings.train, BYTES[settings.precision.parameters]
+    updated = trained(shape, train)
+    states = state_bytes(shape, settings)
+    if train.adapter == "none":
+        return shape.parameters * number, shape.parameters * number, states
+    frozen: float = shape.parameters * number
+    if train.adapter == "qlora":
+        linear = shape.layers * shape.layer_matrices
+        frozen = linear * QLORA_BYTES + (shape.parameters - linear) * number
+    return frozen + updated * number, updated * number, states
+
+
+def state_bytes(shape: Shape, settings: Settings) -> float:
+    """The optimizer's states over all shards."""
+    optimizer, updated = settings.optimizer, trained(shape, settings.train)
+    number = BYTES[settings.precision.parameters]
+    if optimizer.kind == "adamw":
+        return updated * 2 * BYTES[settings.precision.states]
+    if optimizer.kind == "adamw8bit":
+        ends = 0 if settings.train.adapter != "none" else shape.ends  # whose states stay in fp32
+        return (updated - ends) * 2 * (1 + 4 / getattr(optimizer, "block", 256)) + ends * 8
+    if optimizer.kind == "sgd":
+        return updated * number if getattr(optimizer, "momentum", 0.0) else 0.0
+    if optimizer.kind == "muon":
+        hidden = updated if settings.train.adapter != "none" else shape.layers * shape.layer_matrices
+        return hidden * number + (updated - hidden) * 2 * number
+    return 4.0 * updated / max(1, min(shape.width, shape.feed_forward))  # adafactor: means of rows and columns
+
+
+def saved(shape: Shape, work: Work, settings: Settings) -> float:
+    """What the layers keep of one pass for its backward pass."""
+    number = BYTES[settings.precision.compute]
+    whole = layer_bytes(shape, work, settings)
+    edges = work.tokens * 2 * 4 * (shape.width + shape.head_size)  # the last norm, rotations by position
+    if settings.train.recompute == "none":
+        return shape.layers * whole + edges
+    kept = number * work.tokens * shape.width
+    if settings.train.recompute == "selective":
+        products = 3 * shape.width + shape.head_size * (shape.heads + 2 * shape.kv_heads)
+        products += (2 if shape.gated else 1) * shape.feed_forward
+        kept += number * work.tokens * products
+    return shape.layers * kept + whole + edges  # one layer is whole while its backward pass runs
+
+
+def _working(shape: Shape, work: Work, settings: Settings) -> float:
+    """Gradients under way through a feed-forward block while everything is still kept."""
+    number = BYTES[settings.precision.compute]
+    return number * work.tokens * ((3 if shape.gated else 2) * shape.feed_forward + 2 * shape.width)
+
+
+def layer_bytes(shape: Shape, work: Work, settings: Settings) -> float:
+    """What PyTorch saves in one Llama layer: inputs and outputs of the products, inside of norms and activation."""
+    number, on_gpu = BYTES[settings.precision.compute], settings.on_gpu
+    queries, values = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+    # Queries, output of attention, and on a CPU its runs laid end to end; fp32 sums of the softmax.
+    attention = number * queries * (2 if on_gpu else 3) + 4 * shape.heads
+    beside = 0 if on_gpu and work.masks else 1  # keys and values before they are laid behind the shared beginning
+    shared = 1 if work.masks or on_gpu else 0
+    keys = 2 * number * values * (beside * work.tokens + shared * work.keys)
+    feed_forward = number * shape.feed_forward * (4 if shape.gated else 2)
+    masks = 0.0 if on_gpu else number * work.masks
+    return work.tokens * (_norms(shape, settings) + attention + feed_forward) + keys + masks
+
+
+def _norms(shape: Shape, settings: Settings) -> float:
+    """Of both norms, per token: input in fp32, normed, and as the layers after it take it."""
+    number = BYTES[settings.precision.compute]
+    if number == 4:
+        return 2 * 12 * shape.width
+    if _casts(settings):  # autocast makes a copy for each of the five linear layers behind the norms
+        return (2 * 8 + 5 * 2) * shape.width
+    return 2 * 8 * shape.width
+
+
+def _casts(settings: Settings) -> bool:
+    """Whether autocast makes low-precision copies of fp32 weights; sharded modes gather them in low precision."""
+    low = BYTES[settings.precision.compute] < BYTES[settings.precision.parameters]
+    return low and settings.fsdp.mode not in SHARDED
+
+
+def _loss(shape: Shape, work: Work, settings: Settings) -> float:
+    """Logits of a chunk (twice for the moment, in fp32), the head's gradient, hidden states and their gradient."""
+    number = BYTES[settings.precision.compute]
+    positions = min(work.supervised, settings.train.loss_chunk)
+    logits = positions * shape.vocabulary * (2 * 4 + (number if number < 4 else 0))
+    frozen = settings.train.adapter != "none"
+    head = 0 if frozen else shape.embedding * (2 * 4)
+    return logits + head + 2 * number * work.supervised * shape.width
+
+
+def _gathered(shape: Shape, work: Work, settings: Settings) -> float:
+    """Whole parameters for the moment: two layers and the ends, or (shard_grad_op) all; gradients not yet exchanged.
+
+    With several passes gradients are exchanged after the last one, and are whole until then, in fp32.
+    """
+    number = min(BYTES[settings.precision.compute], BYTES[settings.precision.parameters])
+    whole = shape.parameters if settings.fsdp.mode == "shard_grad_op" else 2 * shape.layer_matrices + shape.ends
+    waiting = trained(shape, settings.train) if work.passes > 1 else shape.layer_matrices + shape.ends
+    return number * whole + 4.0 * waiting
+
+
+def _copies(shape: Shape, settings: Settings) -> float:
+    """A frozen base in 4 bits is unpacked layer by layer, and again in the backward pass."""
+    return 2.0 * shape.matrices if _casts(settings) and settings.train.adapter != "qlora" else 0.0
