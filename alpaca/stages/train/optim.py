@@ -3,59 +3,168 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from alpaca import config
 from alpaca.errors import UserError
+from alpaca.stages.train.adamw import AdamW8bit, LowPrecisionAdamW
+from alpaca.stages.train.elementwise import Group
+from alpaca.stages.train.sgd import SGD
 
 WSD_DECAY = 0.4
 _ROUNDING = 1e-9
 
 
-def build(module: nn.Module, optimizer: config.Optimizer) -> list[torch.optim.Optimizer]:
-    """AdamW on all parameters, or Muon on the hidden matrices and AdamW on the rest. The first one's rate is reported.
+SMALLEST_EPS = 1e-30
+NO_DECAY = ("bias", "norm", "embedding")
+"""What `optimizer.no_decay` may name."""
+
+
+def build(
+    module: nn.Module, optimizer: config.Optimizer, precision: config.Precision | None = None
+) -> list[torch.optim.Optimizer]:
+    """The optimizer of the parameters that are trained; with Muon two. The first one's rate is reported.
 
     module: already placed (on its device, sharded), since optimizers hold on to the parameters that they are given.
+    precision: default config.Precision(). Raises UserError for what `problems` finds.
     """
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if isinstance(optimizer, config.AdamW):
-        decay, betas = optimizer.weight_decay, (optimizer.beta1, optimizer.beta2)
-        return [_adamw(parameters, lr=optimizer.lr, betas=betas, eps=optimizer.eps, weight_decay=decay)]
+    precision = precision or config.Precision()
+    sharded = any(isinstance(parameter, DTensor) for parameter in module.parameters())
+    for problem in problems(optimizer, precision, sharded):
+        raise problem
     if isinstance(optimizer, config.Muon):
-        return _muon(module, parameters, optimizer)
-    raise UserError(what=f"unknown optimizer {optimizer.kind!r}", where="optimizer.kind", remedy="known: adamw, muon")
+        return _muon(module, optimizer, precision)
+    groups = _groups(module, optimizer)
+    stochastic = precision.rounding == "stochastic"
+    if isinstance(optimizer, config.AdamW):
+        return [_adamw(groups, precision, lr=optimizer.lr, **_moments(optimizer))]
+    if isinstance(optimizer, config.AdamW8bit):
+        wide = _split(module, groups, optimizer.block)
+        return [AdamW8bit(wide, lr=optimizer.lr, stochastic=stochastic, **_moments(optimizer))]
+    if isinstance(optimizer, config.Adafactor):
+        decay, largest = optimizer.beta2_decay, optimizer.clip_update
+        return [torch.optim.Adafactor(groups, lr=optimizer.lr, beta2_decay=decay, d=largest)]
+    assert isinstance(optimizer, config.SGD)  # `problems` lets no other kind through
+    return [SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum, stochastic=stochastic)]
 
 
-def _adamw(
-    parameters: list[nn.Parameter], *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float
-) -> torch.optim.Optimizer:
+def problems(optimizer: config.Optimizer, precision: config.Precision, sharded: bool) -> list[UserError]:
+    """Why this optimizer cannot be built; sharded: fsdp.mode is one that shards the parameters."""
+    found = []
+    known = (config.AdamW, config.AdamW8bit, config.Muon, config.Adafactor, config.SGD)
+    if not isinstance(optimizer, known):
+        names = ", ".join(each().kind for each in known)
+        found.append(_problem(f"unknown optimizer {optimizer.kind!r}", "optimizer.kind", f"known: {names}"))
+    unknown = [name for name in optimizer.no_decay if name not in NO_DECAY]
+    if unknown:
+        what = f"unknown kind of parameter {unknown[0]!r}"
+        found.append(_problem(what, "optimizer.no_decay", f"known: {', '.join(NO_DECAY)}"))
+    rounds = precision.parameters == "bf16" and precision.rounding == "stochastic"
+    if rounds and isinstance(optimizer, (config.Muon, config.Adafactor)):
+        what = f"{optimizer.kind} cannot round its updates stochastically"
+        remedy = "precision=bf16 (fp32 weights, bf16 products), or optimizer=adamw, adamw8bit or sgd"
+        found.append(_problem(what, "precision.rounding", remedy))
+    if isinstance(optimizer, (config.AdamW, config.AdamW8bit)) and optimizer.eps < SMALLEST_EPS:
+        what = f"{optimizer.eps:g}: the step of a number that never had a gradient would be 0 / 0"
+        found.append(_problem(what, "optimizer.eps", f"1e-8 as published, at least {SMALLEST_EPS:g}"))
+    return found + (_adafactor_problems(optimizer, sharded) if isinstance(optimizer, config.Adafactor) else [])
+
+
+def _adafactor_problems(optimizer: config.Adafactor, sharded: bool) -> list[UserError]:
+    found = []
+    if sharded:
+        what = "adafactor cannot run on sharded parameters: torch's takes means over rows that other processes hold"
+        found.append(_problem(what, "optimizer.kind", "fsdp=ddp, or optimizer=adamw8bit, which also saves memory"))
+    if optimizer.clip_update < 1:
+        found.append(_problem(f"{optimizer.clip_update:g} is below 1", "optimizer.clip_update", "1.0 as published"))
+    if optimizer.beta2_decay > 0:
+        found.append(_problem(f"{optimizer.beta2_decay:g} is above 0", "optimizer.beta2_decay", "-0.8 as published"))
+    return found
+
+
+def _problem(what: str, where: str, remedy: str) -> UserError:
+    return UserError(what=what, where=where, remedy=remedy)
+
+
+def _moments(optimizer: config.AdamW | config.AdamW8bit) -> dict[str, Any]:
+    return {"betas": (optimizer.beta1, optimizer.beta2), "eps": optimizer.eps}
+
+
+def _adamw(groups: list[Group], precision: config.Precision, **options: Any) -> torch.optim.Optimizer:
+    if "bf16" in (precision.parameters, precision.states):
+        states = torch.bfloat16 if precision.states == "bf16" else torch.float32
+        return LowPrecisionAdamW(groups, states=states, stochastic=precision.rounding == "stochastic", **options)
     # The fused kernel is for GPUs; on a CPU the plain one is the reference that everything is compared with.
-    fused = parameters[0].device.type == "cuda"
-    return torch.optim.AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
+    return torch.optim.AdamW(groups, fused=groups[0]["params"][0].device.type == "cuda", **options)
 
 
-def _muon(module: nn.Module, parameters: list[nn.Parameter], optimizer: config.Muon) -> list[torch.optim.Optimizer]:
+def _muon(module: nn.Module, optimizer: config.Muon, precision: config.Precision) -> list[torch.optim.Optimizer]:
+    """Muon's matrices are none of those that `no_decay` can name, and all others have no decay."""
     hidden = hidden_matrices(module)
     taken = {id(parameter) for parameter in hidden}
-    rest = [parameter for parameter in parameters if id(parameter) not in taken]
+    rest = [parameter for parameter in _trained(module).values() if id(parameter) not in taken]
     betas = (optimizer.adamw_beta1, optimizer.adamw_beta2)
+    group = {"params": rest, "weight_decay": 0.0}
     return [
         torch.optim.Muon(hidden, lr=optimizer.lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay),
-        _adamw(rest, lr=optimizer.adamw_lr, betas=betas, eps=1e-8, weight_decay=0.0),
+        _adamw([group], precision, lr=optimizer.adamw_lr, betas=betas, eps=1e-8),
     ]
 
 
-def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
-    """The two-dimensional parameters that are neither an embedding nor the output head (Muon's domain)."""
+def _groups(module: nn.Module, optimizer: config.Optimizer) -> list[Group]:
+    """The trained parameters with weight decay and those without; a group may be missing."""
+    trained, outer = _trained(module), _outer(module)
+    spared = {name for name, each in trained.items() if _kind(name, each, outer) in optimizer.no_decay}
+    return _present(
+        {"params": [each for name, each in trained.items() if (name in spared) == without], "weight_decay": decay}
+        for without, decay in ((False, optimizer.weight_decay), (True, 0.0))
+    )
+
+
+def _kind(name: str, parameter: nn.Parameter, outer: set[int]) -> str:
+    """Which of NO_DECAY a parameter is, if any."""
+    if name.endswith("bias"):
+        return "bias"
+    if parameter.ndim == 1:
+        return "norm"
+    return "embedding" if id(parameter) in outer else ""
+
+
+def _split(module: nn.Module, groups: list[Group], block: int) -> list[Group]:
+    """Each group as one with states in blocks and one, of embeddings and head, with states in fp32 (block=None)."""
+    outer = _outer(module)
+    return _present(
+        {**group, "params": [each for each in group["params"] if (id(each) in outer) == wide], "block": size}
+        for group in groups
+        for wide, size in ((False, block), (True, None))
+    )
+
+
+def _present(groups: Iterable[Group]) -> list[Group]:
+    return [group for group in groups if group["params"]]
+
+
+def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def _outer(module: nn.Module) -> set[int]:
+    """The ids of embeddings and output head."""
     outer = {id(child.weight) for child in module.modules() if isinstance(child, nn.Embedding)}
     head = getattr(module, "get_output_embeddings", lambda: None)()
-    if head is not None:
-        outer.add(id(head.weight))
-    return [parameter for parameter in module.parameters() if parameter.ndim == 2 and id(parameter) not in outer]
+    return outer if head is None else outer | {id(head.weight)}
+
+
+def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
+    """The trained two-dimensional parameters that are neither an embedding nor the output head (Muon's domain)."""
+    outer = _outer(module)
+    return [each for each in _trained(module).values() if each.ndim == 2 and id(each) not in outer]
 
 
 def schedulers(optimizers: list[torch.optim.Optimizer], optimizer: config.Optimizer, steps: int) -> list[LambdaLR]:
