@@ -3,7 +3,8 @@
 AlpacaError
 ├── UserError          one thing that the user can mend: what, where, remedy
 │   ├── ArtifactError  a stage folder that is torn, changed or claimed by another identity
-│   └── TeacherError   a teacher that cannot answer and will not heal
+│   ├── TeacherError   a teacher that cannot answer and will not heal
+│   └── PreemptedError a stage that was told to stop, and saved itself first
 └── ConfigurationErrors  every problem of a command, collected
 """
 
@@ -43,6 +44,23 @@ class ArtifactError(UserError):
 
 class TeacherError(UserError):
     """A teacher cannot answer and retrying will not heal it (authentication, quota, unknown model)."""
+
+
+class PreemptedError(UserError):
+    """A stage was told to stop (SLURM's warning, a closed terminal) and saved a checkpoint; nothing is lost.
+
+    The exit status is that of a temporary failure (EX_TEMPFAIL): the same job may simply be started again.
+    """
+
+    exit_status = 75
+
+    @classmethod
+    def of(cls, signal: str, step: int, steps: int) -> PreemptedError:
+        """signal: what asked for the stop; step of steps: the one that the checkpoint holds."""
+        return cls(
+            what=f"stopped by {signal} after step {step} of {steps}; a checkpoint of that step is saved",
+            remedy="run the same command again: it goes on from there",
+        )
 
 
 class ConfigurationErrors(AlpacaError):

@@ -61,6 +61,17 @@ class Ranks:
             dist.all_reduce(value)
         return value
 
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag whether it is set on some rank. Every rank must call it."""
+        if self.world_size == 1:
+            return list(flags)
+        import torch
+        import torch.distributed as dist
+
+        found = torch.tensor(flags, dtype=torch.int32, device=self.device)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return [bool(flag) for flag in found.tolist()]
+
     def close(self) -> None:
         """Leaves the group."""
         if self.grouped:

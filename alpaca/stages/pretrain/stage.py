@@ -11,15 +11,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from alpaca import world
 from alpaca.artifacts import Context
-from alpaca.config import Fsdp, Muon, PretrainConfig, TinyModel
+from alpaca.config import Fsdp, Muon, Precision, PretrainConfig, TinyModel, Train
 from alpaca.errors import UserError
 from alpaca.runtime.distributed import alone
 from alpaca.runtime.quiet import no_bars
 from alpaca.runtime.seeding import seed_torch
 from alpaca.stages.pretrain.tokenizer import build_tokenizer
+from alpaca.stages.train.batches import Form
 from alpaca.stages.train.export import export
 from alpaca.stages.train.loop import Job, train
 from alpaca.stages.train.parallel import place
+from alpaca.stages.train.probe import settle
 from alpaca.stages.train.stage import write_record
 from alpaca.stages.train.tokens import Row
 
@@ -40,20 +42,21 @@ def pretrain(config: PretrainConfig, context: Context) -> None:
     tokenizer = build_tokenizer(world.tokenizer_lines(), shape.vocabulary)
     module = build_model(shape, tokenizer)
     context.log(f"base of {sum(each.numel() for each in module.parameters())} parameters, {len(tokenizer)} tokens")
-    placed = place(module, Fsdp(), alone(), bf16=False)
+    rules = Train(budget=f"{shape.steps} steps", checkpoint_seconds=shape.checkpoint_seconds)
+    placed = place(module, Fsdp(), Precision(), alone(), chunk=rules.loss_chunk)
     lines = Lines(stream=lambda: world.corpus_lines(shape.seed), tokenizer=tokenizer, size=shape.batch)
+    form = Form(batching="auto", pad=tokenizer.pad_token_id, micro_batch=shape.batch, pack_tokens=rules.pack_tokens)
     job = Job(
         batch=lines.batch,
         steps=shape.steps,
-        micro_batch=shape.batch,
-        pad=tokenizer.pad_token_id,
+        form=settle(placed, form, lines.batch(0), context.log),
         optimizer=optimizer(shape),
+        rules=rules,
         seed=shape.seed,
-        checkpoint_seconds=shape.checkpoint_seconds,
     )
-    rows = train(job, placed, context)
+    run = train(job, placed, context)
     export(context, module.config, tokenizer, placed.weights())
-    write_record(context, rows, {"examples": shape.steps * shape.batch})
+    write_record(context, run, {"examples": shape.steps * shape.batch})
 
 
 def build_model(shape: TinyModel, tokenizer: Any) -> LlamaForCausalLM:

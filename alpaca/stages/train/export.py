@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from alpaca.artifacts import Context
 from alpaca.errors import UserError
+
+SHARD = "5GB"
+"""Largest file of weights."""
 
 
 def export(context: Context, config: Any, tokenizer: Any, weights: dict[str, torch.Tensor]) -> None:
@@ -22,8 +26,8 @@ def export(context: Context, config: Any, tokenizer: Any, weights: dict[str, tor
     """
     temporary, final = context.work / "model.part", context.folder / "model"
     shutil.rmtree(temporary, ignore_errors=True)
-    with torch.device("meta"):  # sharded parameters cannot be saved; the shell only lends its class and its ties
-        shell = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with init_empty_weights(include_buffers=True):  # sharded parameters cannot be saved; the shell only lends its class and its ties
+        shell = AutoModelForCausalLM.from_config(config, dtype=_dtype(weights))
     weights = _without_ties(weights, shell.all_tied_weights_keys)
     _write(temporary, shell, tokenizer, weights)
     compare(temporary, weights)
@@ -31,12 +35,17 @@ def export(context: Context, config: Any, tokenizer: Any, weights: dict[str, tor
     temporary.replace(final)
 
 
+def _dtype(weights: dict[str, torch.Tensor]) -> torch.dtype:
+    """The format that most numbers are in."""
+    return max(weights.values(), key=torch.Tensor.numel).dtype
+
+
 def _write(folder: Path, shell: Any, tokenizer: Any, weights: dict[str, torch.Tensor]) -> None:
     # A fresh one: base models ship sampling settings which transformers then refuses to save without do_sample.
     shell.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id
     )
-    shell.save_pretrained(folder, state_dict=dict(weights))
+    shell.save_pretrained(folder, state_dict=dict(weights), max_shard_size=SHARD)
     tokenizer.save_pretrained(folder)
 
 

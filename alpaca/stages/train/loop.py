@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as nnf
 
 from alpaca import config
 from alpaca.artifacts import Context
-from alpaca.errors import UserError
+from alpaca.errors import PreemptedError, UserError
 from alpaca.runtime.seeding import seed_torch
-from alpaca.stages.train import optim
-from alpaca.stages.train.batches import IGNORED, Batch, collate, micro_batches
+from alpaca.runtime.signals import Warnings
+from alpaca.stages.train import gradient, holdout, optim, profiling, schedule
+from alpaca.stages.train.batches import Form
 from alpaca.stages.train.checkpoint import Checkpoints
+from alpaca.stages.train.guard import KEEP, ROLLBACK, SKIP, Guard
+from alpaca.stages.train.holdout import Holdout
+from alpaca.stages.train.meter import Meter
 from alpaca.stages.train.parallel import Placed
+from alpaca.stages.train.precision import LossScale
 from alpaca.stages.train.tokens import Row
 
 SAVING_SHARE = 0.05
 """Largest share of the time that checkpoints may take; a slow disk makes them rarer."""
+BEST = "best"
+"""Folder of the best weights so far, below the work folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,163 +37,219 @@ class Job:
     batch: Callable[[int], list[Row]]
     """The rows of the global batch of a step; a pure function of the step, so that a resumed run sees the same."""
     steps: int
-    micro_batch: int
-    pad: int
+    form: Form
     optimizer: config.Optimizer
+    rules: config.Train
     seed: int
-    checkpoint_seconds: float
+    held_out: list[Row] = field(default_factory=list)
 
 
 @dataclass(kw_only=True, slots=True)
 class Run:
     """A job under way: everything that changes from step to step."""
 
+    job: Job
     placed: Placed
+    context: Context
     optimizers: list[torch.optim.Optimizer]
-    schedulers: list[torch.optim.lr_scheduler.LambdaLR]
+    checkpoints: Checkpoints
+    best: Checkpoints
+    guard: Guard
+    holdout: Holdout
+    scale: LossScale
+    meter: Meter
     done: int = 0
-    rows: list[dict[str, float]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def notes(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the tensors: schedule, data and random numbers are functions of the step."""
+        return {
+            "rows": self.rows,
+            "guard": self.guard.state(),
+            "holdout": self.holdout.state(),
+            "scale": [self.scale.scale, self.scale.good],
+        }
+
+    def load(self, step: int, notes: dict[str, Any]) -> None:
+        """Puts back what `notes` gave after so many steps."""
+        self.done, self.rows = step, notes["rows"]
+        self.guard.load(notes["guard"])
+        self.holdout.load(notes["holdout"])
+        self.scale.scale, self.scale.good = notes["scale"]
 
 
-def train(job: Job, placed: Placed, context: Context) -> list[dict[str, float]]:
-    """Trains from the newest checkpoint, or from the start, to the end; returns one row per step (see `_row`)."""
-    optimizers = optim.build(placed.module, job.optimizer)
-    run = Run(placed=placed, optimizers=optimizers, schedulers=optim.schedulers(optimizers, job.optimizer, job.steps))
-    checkpoints = Checkpoints(folder=context.work, say=context.log)
-    _restore(run, checkpoints, context)
-    placed.module.train()
-    clock = Clock(seconds=job.checkpoint_seconds)
-    first, tokens = run.done, 0
-    for step in range(run.done, job.steps):
-        context.check()
-        row = _step(run, job, step)
-        tokens += int(row["tokens"])
-        _tell(context, placed, job, row)
-        if placed.ranks.agree(clock.due()) and run.done < job.steps:
-            clock.time(lambda: _save(run, checkpoints))
-    if job.steps > first and placed.ranks.main:
-        context.cost.update(train_seconds=clock.elapsed(), tokens_per_second=tokens / clock.elapsed())
-    # What follows may fail (a full disk), and then must not cost the steps since the last checkpoint again.
-    if placed.ranks.agree(job.steps > first and clock.worth_saving()):
-        _save(run, checkpoints)
-    return run.rows
+def train(job: Job, placed: Placed, context: Context) -> Run:
+    """Trains from the newest checkpoint, or from the start, to the end.
+
+    Raises PreemptedError after a signal that asks for a stop, with a checkpoint saved; UserError where it diverges.
+    """
+    run = _begin(job, placed, context)
+    clock = Clock(seconds=job.rules.checkpoint_seconds)
+    first, profiled = run.done, profiling.of(job.rules.profile, context, placed.ranks.main)
+    with Warnings() as warnings, profiled as profiler:
+        while run.done < job.steps and not run.holdout.exhausted():
+            context.check()
+            _step(run)
+            _look(run)
+            profiler.step()
+            asked, due = placed.ranks.any(warnings.heard is not None, clock.due())
+            if (asked or due) and run.done < job.steps:
+                clock.time(lambda: _save(run))
+            if asked and run.done < job.steps:
+                run.checkpoints.wait()
+                raise PreemptedError.of(warnings.heard or "a signal to another process", run.done, job.steps)
+    _finish(run, worth=placed.ranks.any(run.done > first and clock.worth_saving())[0])
+    return run
 
 
-def _step(run: Run, job: Job, step: int) -> dict[str, float]:
-    """One optimizer step on one global batch."""
-    rows, placed = job.batch(step), run.placed
-    seed_torch(job.seed, "step", step, placed.ranks.rank)  # should a model draw at random: resumed as uninterrupted
+def _begin(job: Job, placed: Placed, context: Context) -> Run:
+    ranks = placed.ranks
+    say = context.log if ranks.main else _silent
+    optimizers = optim.build(placed.model, job.optimizer, placed.precision)
+    schedule.set_rates(optimizers, 1.0)
+    run = Run(
+        job=job,
+        placed=placed,
+        context=context,
+        optimizers=optimizers,
+        checkpoints=Checkpoints(context.work, ranks, say, keep=job.rules.keep_checkpoints),
+        best=Checkpoints(context.work / BEST, ranks, say, keep=1),
+        guard=Guard(rules=job.rules, say=say),
+        holdout=Holdout(rules=job.rules, rows=job.held_out),
+        scale=LossScale.of(placed.precision),
+        meter=Meter(device=ranks.device),
+    )
+    found = _restore(run)
+    if found is not None:
+        run.load(*found)
+        say(f"resumed after step {run.done}")
+    elif ROLLBACK in (job.rules.on_nonfinite, job.rules.on_spike):
+        _save(run)
+    placed.objective.train()
+    return run
+
+
+def _step(run: Run) -> None:
+    """One optimizer step on one global batch, or what the guard makes of it."""
+    step, placed, rows = run.done, run.placed, run.job.batch(run.done)
+    run.meter.start()
     for optimizer in run.optimizers:
         optimizer.zero_grad(set_to_none=True)
-    loss = float(gradients(placed, rows, job.micro_batch, job.pad))
-    norm = _clip(placed.module, job.optimizer.clip)
-    _refuse_nonfinite(step, loss, norm)
-    row = _row(run, rows, step, loss, norm)
-    for optimizer, scheduler in zip(run.optimizers, run.schedulers, strict=True):
-        optimizer.step()
-        scheduler.step()
+    loss = float(gradient.accumulate(placed, rows, run.job.form, scale=run.scale.scale))
+    norm = gradient.norm(placed.model) / run.scale.scale
+    verdict = _verdict(run, step, loss, norm)
+    row = _row(run, rows, loss, norm, left_out=verdict != KEEP)
+    if verdict == KEEP:
+        _update(run, step, norm)
+    elif verdict == ROLLBACK:
+        _go_back(run)
     run.rows.append(row)
     run.done = step + 1
-    return row
+    _tell(run, row, run.meter.stop(int(row["tokens"])))
 
 
-def gradients(placed: Placed, rows: list[Row], micro_batch: int, pad: int) -> torch.Tensor:
-    """Accumulates the gradient of the mean NLL per supervised token of the whole global batch; returns that mean.
-
-    The sum over each pass is divided by the token count of the whole batch, so neither micro-batches nor processes
-    change the result (a mean of means would weigh short examples more).
-    """
-    ranks, total = placed.ranks, sum(row.supervised for row in rows)
-    passes = micro_batches(rows, micro_batch, ranks.rank, ranks.world_size)
-    loss = torch.zeros((), device=ranks.device)
-    for index, each in enumerate(passes):
-        with placed.accumulating(last=index == len(passes) - 1):
-            mean = summed_nll(placed, collate(each, pad, ranks.device)) / total
-            # DDP and FSDP average gradients over the processes, where the sum is wanted.
-            (mean * ranks.world_size).backward()  # type: ignore[no-untyped-call]
-        loss += mean.detach()
-    return ranks.sum(loss)
+def _verdict(run: Run, step: int, loss: float, norm: float) -> str:
+    """An overflow of fp16 is the scale's fault as long as that can fall; anything else is the guard's to judge."""
+    finite = norm == norm and abs(norm) != float("inf")
+    overflowed = not finite and not run.scale.exhausted()
+    run.scale.update(finite)
+    return SKIP if overflowed else run.guard.judge(step, loss, norm)
 
 
-def summed_nll(placed: Placed, batch: Batch) -> torch.Tensor:
-    """Sum of -log p(target) over the positions that bear loss, in nats.
-
-    Logits are computed only in columns where some row bears loss: with a large vocabulary the head is the dear part.
-    """
-    columns = (batch.targets != IGNORED).any(dim=0).nonzero().squeeze(1)
-    if not len(columns):
-        columns = torch.zeros(1, dtype=torch.long, device=batch.ids.device)  # a silent pass still needs its gradient
-    chosen = {"logits_to_keep": columns} if _chooses_logits(placed.module) else {}
-    with placed.autocast():
-        output = placed.forward(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False, **chosen)
-    logits = output.logits if chosen else output.logits[:, columns]
-    targets = batch.targets[:, columns]
-    return nnf.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+def _update(run: Run, step: int, norm: float) -> None:
+    job = run.job
+    gradient.rescale(run.placed.model, norm, job.optimizer.clip, run.scale.scale)
+    schedule.set_rates(run.optimizers, _rate(run, step))
+    # Noise of stochastic rounding: a function of the step, and the same wherever the same weights are held.
+    seed_torch(job.seed, "rounding", step, run.placed.shard)
+    for optimizer in run.optimizers:
+        optimizer.step()
 
 
-def _chooses_logits(module: Any) -> bool:
-    return "logits_to_keep" in inspect.signature(module.forward).parameters
+def _go_back(run: Run) -> None:
+    """Weights and states of the last checkpoint; the batches since then count as done and left out."""
+    run.checkpoints.wait()
+    found = _restore(run)
+    if found is None:
+        raise UserError(
+            what="there is no whole checkpoint to go back to",
+            where="train.on_spike",
+            remedy="train.on_spike=report and train.on_nonfinite=stop, or mend what the log says of the checkpoints",
+        )
+    for row in run.rows[found[0] :]:
+        row["left_out"] = 1
 
 
-def _clip(module: torch.nn.Module, largest: float | None) -> float:
-    """Clips the gradient to a norm of at most `largest`; returns the norm before that."""
-    parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest)
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-
-
-def _refuse_nonfinite(step: int, loss: float, norm: float) -> None:
-    if math.isfinite(loss) and math.isfinite(norm):
+def _look(run: Run) -> None:
+    """The held-out loss, where it is due; the weights are kept where they are the best so far."""
+    if not run.holdout.due(run.done, run.job.steps):
         return
-    raise UserError(
-        what=f"training diverged at step {step + 1}: loss {loss}, gradient norm {norm}",
-        where="optimizer.lr",
-        remedy="a lower optimizer.lr, a longer optimizer.warmup_ratio or a smaller optimizer.clip; if the "
-        "first step diverges, the base model's weights are damaged",
-    )
+    loss = holdout.loss_of(run.placed, run.job.held_out, run.job.form)
+    run.rows[-1]["holdout_loss"] = loss
+    if run.placed.ranks.main:
+        run.context.tracker.log({"holdout_loss": loss}, step=run.done)
+    if run.holdout.note(run.done, loss) and run.job.rules.patience is not None:
+        run.best.save(run.done, {"model": run.placed.state(run.optimizers)["model"]}, {})
 
 
-def _row(run: Run, rows: list[Row], step: int, loss: float, norm: float) -> dict[str, float]:
+def _row(run: Run, rows: list[Row], loss: float, norm: float, *, left_out: bool) -> dict[str, Any]:
     """What is recorded of a step: mean NLL in nats, rate, gradient norm before clipping, tokens of this step."""
     return {
-        "step": step + 1,
+        "step": run.done + 1,
         "loss": loss,
-        "lr": float(run.schedulers[0].get_last_lr()[0]),
+        "lr": run.job.optimizer.lr * _rate(run, run.done),
         "grad_norm": norm,
         "tokens": sum(len(row.ids) for row in rows),
         "supervised_tokens": sum(row.supervised for row in rows),
+        **({"left_out": 1} if left_out else {}),
     }
 
 
-def _tell(context: Context, placed: Placed, job: Job, row: dict[str, float]) -> None:
-    if placed.ranks.main:
-        context.progress(row["step"], job.steps, f"step {row['step']:g} of {job.steps}, loss {row['loss']:.3f}")
-        context.tracker.log({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))
+def _rate(run: Run, step: int) -> float:
+    """Factor of the learning rate at a step."""
+    rule = run.job.optimizer
+    return schedule.rate(rule.schedule, run.job.steps, rule.warmup_ratio)(step)
 
 
-def _save(run: Run, checkpoints: Checkpoints) -> None:
-    model, optimizers = run.placed.state(run.optimizers)  # every rank takes part in gathering
+def _tell(run: Run, row: dict[str, Any], speed: float) -> None:
     if run.placed.ranks.main:
-        schedulers = [scheduler.state_dict() for scheduler in run.schedulers]
-        checkpoints.save(
-            run.done, {"model": model, "optimizers": optimizers, "schedulers": schedulers, "rows": run.rows}
-        )
+        text = f"step {run.done} of {run.job.steps}, loss {row['loss']:.3f}, {speed:,.0f} tokens/s"
+        run.context.progress(run.done, run.job.steps, text)
+        shown = {name: value for name, value in row.items() if name != "step"}
+        run.context.tracker.log({**shown, "tokens_per_second": speed}, step=run.done)
 
 
-def _restore(run: Run, checkpoints: Checkpoints, context: Context) -> None:
-    ranks = run.placed.ranks
-    found = checkpoints.newest() if ranks.main else None
-    state = found[1] if found else {}
-    small = {"done": found[0], "schedulers": state["schedulers"], "rows": state["rows"]} if found else None
-    small = ranks.agree(small)
-    if small is None:
-        return
-    run.placed.load(run.optimizers, (state.get("model", {}), state.get("optimizers", {})))
-    run.done, run.rows = small["done"], small["rows"]
-    for scheduler, saved in zip(run.schedulers, small["schedulers"], strict=True):
-        scheduler.load_state_dict(saved)
-    if ranks.main:
-        context.log(f"resumed after step {run.done}")
+def _save(run: Run) -> None:
+    run.checkpoints.save(run.done, run.placed.state(run.optimizers), run.notes())
+
+
+def _restore(run: Run) -> tuple[int, dict[str, Any]] | None:
+    """The newest checkpoint into model and optimizers; its step and notes."""
+    if not run.placed.ranks.any(bool(run.checkpoints.steps()))[0]:
+        return None
+    state = run.placed.state(run.optimizers)
+    found = run.checkpoints.restore(state)
+    if found is not None:
+        run.placed.load(run.optimizers, state)
+    return found
+
+
+def _finish(run: Run, *, worth: bool) -> None:
+    """A last checkpoint, since what follows may fail (a full disk); the best weights, where training stopped early."""
+    if worth:
+        _save(run)
+    run.checkpoints.wait()
+    if run.placed.ranks.main:
+        run.context.cost.update(run.meter.summary())
+    if run.job.rules.patience is not None and run.best.steps():
+        run.best.wait()
+        state = run.placed.state(run.optimizers)
+        run.best.restore({"model": state["model"]})
+        run.placed.load(run.optimizers, state)
+
+
+def _silent(text: str, /) -> None:
+    return None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -197,16 +257,15 @@ class Clock:
     """When a checkpoint is due: `seconds` after the last, or later where saving takes long; 0: after each step."""
 
     seconds: float
-    started: float = field(default_factory=time.monotonic)
     last: float = field(default_factory=time.monotonic)
     saving: float = 0.0
 
     def due(self) -> bool:
-        return not self.seconds or self.elapsed(self.last) >= max(self.seconds, self.saving / SAVING_SHARE)
+        return not self.seconds or self._since_last() >= max(self.seconds, self.saving / SAVING_SHARE)
 
     def worth_saving(self) -> bool:
         """Whether doing again what was done since the last checkpoint takes longer than a checkpoint."""
-        return self.elapsed(self.last) > self.saving
+        return self._since_last() > self.saving
 
     def time(self, save: Callable[[], None]) -> None:
         """Saves, and remembers how long that took."""
@@ -215,6 +274,5 @@ class Clock:
         self.last = time.monotonic()
         self.saving = self.last - begin
 
-    def elapsed(self, since: float | None = None) -> float:
-        """Seconds since `since`, or since the loop began."""
-        return time.monotonic() - (self.started if since is None else since)
+    def _since_last(self) -> float:
+        return time.monotonic() - self.last

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alpaca.config import HubModel, Model
@@ -61,9 +64,24 @@ def load_tokenizer(source: Source) -> Any:
     return tokenizer
 
 
-def load_model(source: Source) -> Any:
-    """The model in fp32 on the CPU."""
-    return _load(AutoModelForCausalLM.from_pretrained, source, "model", dtype=torch.float32)
+def load_model(source: Source, dtype: torch.dtype = torch.float32, *, quantised: bool = False) -> Any:
+    """The model on the CPU, its weights in `dtype`; quantised: its linear layers in 4 bits (bitsandbytes' NF4)."""
+    options: dict[str, Any] = {"quantization_config": _four_bits(dtype)} if quantised else {}
+    return _load(AutoModelForCausalLM.from_pretrained, source, "model", dtype=dtype, **options)
+
+
+def _four_bits(dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            what="train.adapter=qlora needs the package bitsandbytes, which is not installed",
+            where="train.adapter",
+            remedy="pip install bitsandbytes, or train.adapter=lora",
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
 
 
 def disable_dropout(model: Any) -> int:
@@ -88,14 +106,14 @@ def _is_dropout(holder: Any, name: str) -> bool:
     return layer or any(word in name for word in ("dropout", "pdrop", "layerdrop"))
 
 
-def shape_of(config: Any) -> Any:
+def shape_of(config: Any, dtype: torch.dtype = torch.float32) -> Any:
     """A model of this configuration with uninitialised weights: what every rank but the first starts from.
 
     The memory is only touched where a shard is filled in, so that one machine does not hold as many whole copies as it
     has processes.
     """
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with init_empty_weights(include_buffers=True):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.to_empty(device="cpu")
     model.tie_weights()
     return model
@@ -143,22 +161,24 @@ def check_fit(tokenizer: Any, model: Any, source: Source) -> None:
         )
 
 
-def embed_added(model: Any, tokenizer: Any, added: int, seed: int) -> None:
+def embed_added(model: Any, tokenizer: Any, added: int, seed: int, multiple: int = 1) -> None:
     """Gives added tokens the mean of the old embeddings, in and out, as the released recipe does.
 
-    The matrices only grow where they have no spare rows; they never shrink.
+    The matrices only grow where they have no spare rows, then to a multiple of `multiple` with rows at the same mean;
+    they never shrink.
     """
-    if not added:
+    rows, old = model.get_input_embeddings().weight.shape[0], len(tokenizer) - added
+    wanted = math.ceil(max(rows, len(tokenizer)) / multiple) * multiple
+    if wanted > rows:
+        seed_torch(seed, "added tokens")
+        model.resize_token_embeddings(wanted, mean_resizing=False)
+    new = [*range(old, len(tokenizer)), *range(max(rows, len(tokenizer)), wanted)]
+    if not new:
         return
-    old = len(tokenizer) - added
-    seed_torch(seed, "added tokens")
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    heads = [model.get_input_embeddings(), model.get_output_embeddings()]
     with torch.no_grad():
-        for head in heads:
+        for head in (model.get_input_embeddings(), model.get_output_embeddings()):
             if head is not None:
-                head.weight[old : old + added] = head.weight[:old].mean(dim=0)
+                head.weight[new] = head.weight[:old].mean(dim=0)
 
 
 def align_config(model: Any, tokenizer: Any) -> None:

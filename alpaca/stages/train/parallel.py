@@ -15,15 +15,17 @@ from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_state_dict,
     set_model_state_dict,
-    set_optimizer_state_dict,
+    set_state_dict,
 )
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from alpaca.config import Fsdp
+from alpaca.config import Fsdp, Precision
 from alpaca.errors import UserError
 from alpaca.runtime.distributed import Ranks
+from alpaca.stages.train import precision as formats
+from alpaca.stages.train.objective import Objective
 
 SHARDED = ("full_shard", "shard_grad_op", "hybrid_shard")
 
@@ -32,45 +34,47 @@ SHARDED = ("full_shard", "shard_grad_op", "hybrid_shard")
 class Placed:
     """A model ready for training, whatever its distribution."""
 
-    module: nn.Module
-    """The transformers model itself: owner of parameters and state."""
-    forward: Callable[..., Any]
-    """What to call; never a part of the module, since sharded parameters are only gathered by the whole."""
+    objective: Objective
+    forward: Callable[..., torch.Tensor]
+    """What to call; never a part of the objective, since sharded parameters are only gathered by the whole."""
     ranks: Ranks
-    bf16: bool = False
+    precision: Precision
+    shard: int = 0
+    """Which part of each parameter this process holds; equal in processes that hold copies of each other."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The transformers model itself: owner of parameters and state."""
+        return self.objective.model
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """bf16 matrix products over fp32 weights; entered per forward pass, since it caches the cast weights."""
-        if not self.bf16 or isinstance(self.module, FSDPModule):
+        """Around each forward pass; FSDP casts by itself."""
+        if isinstance(self.objective, FSDPModule):
             return nullcontext()
-        return torch.autocast(self.ranks.device.type, dtype=torch.bfloat16)
+        return formats.autocast(self.precision, self.ranks.device)
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         """Around forward and backward of one pass: gradients are exchanged in the last pass of a step only."""
-        if isinstance(self.module, FSDPModule):
-            self.module.set_requires_gradient_sync(last)
+        if isinstance(self.objective, FSDPModule):
+            self.objective.set_requires_gradient_sync(last)
         elif isinstance(self.forward, DistributedDataParallel) and not last:
             return self.forward.no_sync()
         return nullcontext()
 
-    def state(self, optimizers: list[torch.optim.Optimizer]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Whole model and optimizer state in host memory of rank 0 (empty elsewhere). Every rank must call it."""
-        return get_state_dict(self.module, optimizers, options=_gathered())
+    def state(self, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:
+        """Model and optimizers, each process its own part. Every rank must call it."""
+        model, states = get_state_dict(self.model, optimizers)
+        return {"model": model, "optimizers": states}
+
+    def load(self, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]) -> None:
+        """Puts back what `state` gave. Every rank must call it."""
+        set_state_dict(
+            self.model, optimizers, model_state_dict=state["model"], optim_state_dict=state["optimizers"]
+        )
 
     def weights(self) -> dict[str, Any]:
         """The whole model's state dict in host memory of rank 0 (empty elsewhere). Every rank must call it."""
-        return get_model_state_dict(self.module, options=_gathered())
-
-    def load(self, optimizers: list[torch.optim.Optimizer], state: tuple[dict[str, Any], dict[str, Any]]) -> None:
-        """Puts back what `state` gave, from rank 0's copy. Every rank must call it."""
-        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.ranks.world_size > 1)
-        # One after the other: `set_state_dict` skips the model on ranks whose copy is empty, and rank 0 waits for ever.
-        set_model_state_dict(self.module, state[0], options=options)
-        set_optimizer_state_dict(self.module, optimizers, state[1], options=options)
-
-
-def _gathered() -> StateDictOptions:
-    return StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
 def check(fsdp: Fsdp, device: torch.device) -> None:
@@ -100,36 +104,43 @@ def shard_size(fsdp: Fsdp) -> int:
     return fsdp.shard_size or max(1, fsdp.world_size // 2)
 
 
-def place(module: nn.Module, fsdp: Fsdp, ranks: Ranks, *, bf16: bool) -> Placed:
-    """Spreads the model as `fsdp.mode` says. Rank 0's weights count; the other ranks only bring the shapes."""
+def place(model: nn.Module, fsdp: Fsdp, precision: Precision, ranks: Ranks, *, chunk: int) -> Placed:
+    """Spreads the model as `fsdp.mode` says. Rank 0's weights count; the other ranks only bring the shapes.
+
+    chunk: supervised positions whose logits exist at the same time.
+    """
+    formats.prepare(precision)
+    objective = Objective(model, chunk)
+    forward: Callable[..., torch.Tensor] = objective
     if fsdp.mode in SHARDED and ranks.world_size > 1:
-        _shard(module, fsdp, ranks, bf16)
-        return Placed(module=module, forward=module, ranks=ranks, bf16=bf16)
-    module.to(ranks.device)
-    if ranks.world_size == 1:
-        return Placed(module=module, forward=module, ranks=ranks, bf16=bf16)
-    _send_buffers(module)
-    replicated = DistributedDataParallel(module, broadcast_buffers=False)  # sends rank 0's parameters to all
-    return Placed(module=module, forward=replicated, ranks=ranks, bf16=bf16)
+        _shard(objective, fsdp, ranks, precision)
+        part = ranks.rank % shard_size(fsdp) if fsdp.mode == "hybrid_shard" else ranks.rank
+        return Placed(objective=objective, forward=forward, ranks=ranks, precision=precision, shard=part)
+    objective.to(ranks.device)
+    if ranks.world_size > 1:
+        _send_buffers(objective)
+        forward = DistributedDataParallel(objective, broadcast_buffers=False)  # sends rank 0's parameters to all
+    return Placed(objective=objective, forward=forward, ranks=ranks, precision=precision)
 
 
-def _shard(module: nn.Module, fsdp: Fsdp, ranks: Ranks, bf16: bool) -> None:
-    whole = module.state_dict() if ranks.main else {}
-    precision = (
-        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bf16 else MixedPrecisionPolicy()
-    )
+def _shard(objective: Objective, fsdp: Fsdp, ranks: Ranks, precision: Precision) -> None:
+    whole = objective.model.state_dict() if ranks.main else {}
+    mixed = formats.computed(precision) != torch.float32
     options: dict[str, Any] = {
         "mesh": _mesh(fsdp, ranks),
-        "mp_policy": precision,
-        "reshard_after_forward": fsdp.mode != "shard_grad_op",
+        # Gradients are summed over the processes in fp32: bf16 loses a part of each where there are many.
+        "mp_policy": MixedPrecisionPolicy(param_dtype=formats.computed(precision), reduce_dtype=torch.float32)
+        if mixed
+        else MixedPrecisionPolicy(),
         "offload_policy": CPUOffloadPolicy() if fsdp.offload else OffloadPolicy(),
     }
-    for layer in layers(module):
-        fully_shard(layer, **options)
-    fully_shard(module, **options)
+    for layer in layers(objective.model):
+        fully_shard(layer, reshard_after_forward=fsdp.mode != "shard_grad_op", **options)
+    # What belongs to no layer is needed at both ends of the forward pass and again at once in the backward.
+    fully_shard(objective, reshard_after_forward=False, **options)
     loading = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_model_state_dict(module, whole, options=loading)
-    _send_buffers(module)
+    set_model_state_dict(objective.model, whole, options=loading)
+    _send_buffers(objective)
 
 
 def _send_buffers(module: nn.Module) -> None:
@@ -145,16 +156,16 @@ def _mesh(fsdp: Fsdp, ranks: Ranks) -> DeviceMesh:
     return init_device_mesh(ranks.device.type, (ranks.world_size,))
 
 
-def layers(module: nn.Module) -> list[nn.Module]:
+def layers(model: nn.Module) -> list[nn.Module]:
     """The model's blocks by the class names that it declares itself (`_no_split_modules`), so that none must be given.
 
     A wrong name would shard the whole model as one unit: correct, but with all parameters gathered at once.
     """
-    names = set(getattr(module, "_no_split_modules", None) or ())
-    found = [child for child in module.modules() if type(child).__name__ in names]
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    found = [child for child in model.modules() if type(child).__name__ in names]
     if not found:
         raise UserError(
-            what=f"{type(module).__name__} does not say which of its modules are layers ({sorted(names)})",
+            what=f"{type(model).__name__} does not say which of its modules are layers ({sorted(names)})",
             where="fsdp.mode",
             remedy="fsdp.mode=ddp, or a model that declares _no_split_modules",
         )

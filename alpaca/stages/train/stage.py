@@ -10,14 +10,19 @@ from torch import nn
 
 from alpaca.artifacts import Context, write_json
 from alpaca.config import TrainConfig
+from alpaca.errors import UserError
+from alpaca.prompts import PREAMBLE_WITH_INPUT, PREAMBLE_WITHOUT_INPUT
 from alpaca.records import Example, read_jsonl, write_jsonl
 from alpaca.runtime.budget import Budget
 from alpaca.runtime.distributed import Ranks, inside_rank, setup
 from alpaca.runtime.quiet import no_bars
-from alpaca.stages.train import models, order, parallel, tokens
+from alpaca.stages.train import adapters, models, order, packing, parallel, precision, probe, surgery, tokens
+from alpaca.stages.train.batches import Form
 from alpaca.stages.train.export import export
 from alpaca.stages.train.launch import COST
-from alpaca.stages.train.loop import Job, train
+from alpaca.stages.train.loop import Job, Run, train
+from alpaca.stages.train.parallel import Placed
+from alpaca.stages.train.tokens import Encoded, Row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,12 +38,27 @@ class Base:
     """Dropout rates set to zero."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """The encoded examples, cut into steps."""
+
+    encoded: Encoded
+    rows: list[Row]
+    held_out: list[Row]
+    order: order.Order
+
+    def batch(self, step: int) -> list[Row]:
+        """The rows of a step."""
+        return [self.rows[index] for index in self.order.batch(step)]
+
+
 def run_here(config: TrainConfig, context: Context) -> None:
     """Runs the stage in this process, as one rank or alone."""
     no_bars()
     ranks = setup()
     try:
         parallel.check(config.fsdp, ranks.device)
+        precision.check(config.precision, ranks.device)
         fine_tune(config, context, ranks)
     finally:
         ranks.close()
@@ -46,63 +66,87 @@ def run_here(config: TrainConfig, context: Context) -> None:
 
 def fine_tune(config: TrainConfig, context: Context, ranks: Ranks) -> None:
     """Load, encode, plan, place, train, write."""
-    base = load(models.source(config.model, context.parents.get("base")), config.seeds.init, ranks)
-    encoded = tokens.encode(read_examples(context.parents["data"]), base.tokenizer, config.train.max_length)
-    lengths = [len(row.ids) for row in encoded.rows]
-    plan = order.plan(Budget.parse(config.train.budget), lengths, config.train.global_batch, config.seeds.order)
+    base = load(models.source(config.model, context.parents.get("base")), config, ranks)
+    data = read_data(config, context.parents["data"], base.tokenizer)
     if ranks.main:
-        context.log(
-            f"{len(encoded.rows)} examples, {sum(lengths) / len(lengths):.1f} tokens each; {plan.steps} steps "
-            f"of {config.train.global_batch}; {encoded.truncated} cut, {encoded.unsupervised} left out, "
-            f"{encoded.repaired} boundaries repaired; {base.dropped} dropout rates set to zero"
-        )
-    placed = parallel.place(base.module, config.fsdp, ranks, bf16=config.precision.compute == "bf16")
+        _say_data(context, config, base, data)
+    placed = place(base.module, config, ranks)
+    form = probe.settle(placed, form_of(config, base.tokenizer, data.rows), data.rows, context.log)
     job = Job(
-        batch=lambda step: [encoded.rows[index] for index in plan.batch(step)],
-        steps=plan.steps,
-        micro_batch=config.train.micro_batch,
-        pad=base.tokenizer.pad_token_id,
+        batch=data.batch,
+        steps=data.order.steps,
+        form=form,
         optimizer=config.optimizer,
+        rules=config.train,
         seed=config.seeds.order,
-        checkpoint_seconds=config.train.checkpoint_seconds,
+        held_out=data.held_out,
     )
-    rows = train(job, placed, context)
+    run = train(job, placed, context)
     weights = placed.weights()  # every rank takes part in gathering
     if ranks.main:
-        export(context, base.config, base.tokenizer, weights)
-        write_record(
-            context,
-            rows,
-            {
-                "examples": len(encoded.rows),
-                "epochs": plan.draws / len(encoded.rows),
-                "truncated_examples": encoded.truncated,
-                "unsupervised_examples": encoded.unsupervised,
-                "boundary_repairs": encoded.repaired,
-                "added_tokens": base.added,
-                "dropout_disabled": base.dropped,
-            },
-        )
+        export(context, base.config, base.tokenizer, adapters.merged(weights, placed.model, config.train, context))
+        write_record(context, run, facts(base, data))
         if inside_rank():
             write_json(context.work / COST, context.cost)
 
 
-def load(source: models.Source, seed: int, ranks: Ranks) -> Base:
+def load(source: models.Source, config: TrainConfig, ranks: Ranks) -> Base:
     """Tokenizer and model, fitted to each other. Only rank 0 reads the weights; the others get the shapes from it."""
-    tokenizer = models.load_tokenizer(source)
-    module, config, dropped = None, None, 0
+    tokenizer, dtype = models.load_tokenizer(source), precision.stored(config.precision)
+    module, shape, dropped = None, None, 0
     if ranks.main:
-        module = models.load_model(source)
+        module = models.load_model(source, dtype, quantised=config.train.adapter == "qlora")
         models.check_fit(tokenizer, module, source)
         dropped = models.disable_dropout(module)
     added = models.add_padding(tokenizer)
     if module is not None:
-        models.embed_added(module, tokenizer, added, seed)
+        models.embed_added(module, tokenizer, added, config.seeds.init, config.train.vocabulary_multiple)
         models.align_config(module, tokenizer)
-        config = module.config
-    config = ranks.agree(config)
-    module = module or models.shape_of(config)
-    return Base(tokenizer=tokenizer, module=module, config=config, added=added, dropped=dropped)
+        shape = module.config
+    shape = ranks.agree(shape)
+    module = module or models.shape_of(shape, dtype)
+    return Base(tokenizer=tokenizer, module=module, config=shape, added=added, dropped=dropped)
+
+
+def read_data(config: TrainConfig, folder: Path, tokenizer: Any) -> Data:
+    """The training set of a finished curate stage in tokens, its held-out part, and the order of the steps."""
+    encoded = tokens.encode(read_examples(folder), tokenizer, config.train.max_length)
+    if config.train.holdout >= len(encoded.rows):
+        raise UserError(
+            what=f"{config.train.holdout} of {len(encoded.rows)} examples held out leave nothing to train on",
+            where="train.holdout",
+            remedy="a smaller train.holdout, or more data",
+        )
+    kept, held = order.hold_out(len(encoded.rows), config.train.holdout, config.seeds.order)
+    rows = [encoded.rows[index] for index in kept]
+    budget, lengths = Budget.parse(config.train.budget), [len(row.ids) for row in rows]
+    planned = order.plan(budget, lengths, config.train.global_batch, config.seeds.order, config.train.batch_unit)
+    return Data(encoded=encoded, rows=rows, held_out=[encoded.rows[index] for index in held], order=planned)
+
+
+def place(module: nn.Module, config: TrainConfig, ranks: Ranks) -> Placed:
+    """The model with its adapter, recomputation and compilation, spread over the ranks."""
+    adapters.insert(module, config.train, config.seeds.init)
+    surgery.number_format(module, config.precision)
+    placed = parallel.place(module, config.fsdp, config.precision, ranks, chunk=config.train.loss_chunk)
+    surgery.recompute(placed.model, config.train.recompute)
+    surgery.compile_layers(placed.model, wanted=config.train.compile)
+    return placed
+
+
+def form_of(config: TrainConfig, tokenizer: Any, rows: list[Row]) -> Form:
+    """How batches become passes, with the beginnings that Alpaca's templates give these rows."""
+    shared: tuple[tuple[int, ...], ...] = ()
+    if config.train.shared_prefix:
+        candidates = tokens.token_ids([PREAMBLE_WITH_INPUT, PREAMBLE_WITHOUT_INPUT], tokenizer)
+        shared = packing.beginnings(rows, candidates)
+    return Form(
+        batching=config.train.batching,
+        pad=tokenizer.pad_token_id,
+        micro_batch=config.train.micro_batch,
+        pack_tokens=config.train.pack_tokens,
+        shared=shared,
+    )
 
 
 def read_examples(folder: Path) -> list[Example]:
@@ -110,10 +154,44 @@ def read_examples(folder: Path) -> list[Example]:
     return [Example(**row) for row in read_jsonl(folder / "examples.jsonl")]
 
 
-def write_record(context: Context, rows: list[dict[str, float]], facts: dict[str, Any]) -> None:
+def _say_data(context: Context, config: TrainConfig, base: Base, data: Data) -> None:
+    encoded, lengths = data.encoded, [len(row.ids) for row in data.rows]
+    context.log(
+        f"{len(data.rows)} examples, {sum(lengths) / len(lengths):.1f} tokens each; {data.order.steps} steps "
+        f"of {config.train.global_batch} {config.train.batch_unit}; {encoded.truncated} cut, "
+        f"{encoded.unsupervised} left out, {encoded.repaired} boundaries repaired, {len(data.held_out)} held out; "
+        f"{base.dropped} dropout rates set to zero"
+    )
+
+
+def facts(base: Base, data: Data) -> dict[str, Any]:
+    """What training.json says of data and base."""
+    rows = data.rows
+    return {
+        "examples": len(rows),
+        "held_out_examples": len(data.held_out),
+        "epochs": data.order.draws / len(rows),
+        "supervised_share": sum(row.supervised for row in rows) / sum(len(row.ids) for row in rows),
+        "truncated_examples": data.encoded.truncated,
+        "unsupervised_examples": data.encoded.unsupervised,
+        "boundary_repairs": data.encoded.repaired,
+        "added_tokens": base.added,
+        "dropout_disabled": base.dropped,
+    }
+
+
+def write_record(context: Context, run: Run, facts: dict[str, Any]) -> None:
     """loss.jsonl and training.json."""
+    rows = run.rows
     write_jsonl(context.folder / "loss.jsonl", rows)
     totals = {name: sum(int(row[name]) for row in rows) for name in ("tokens", "supervised_tokens")}
-    record = {"steps": len(rows), **totals, "final_loss": rows[-1]["loss"], **facts}
+    guarded = {
+        "left_out_steps": sum("left_out" in row for row in rows),
+        "spikes": run.guard.spikes,
+        "nonfinite_steps": run.guard.nonfinite,
+        "rollbacks": run.guard.rollbacks,
+    }
+    held = {"best_holdout_loss": run.holdout.best, "best_step": run.holdout.best_step} if run.job.held_out else {}
+    record = {"steps": len(rows), **totals, "final_loss": rows[-1]["loss"], **facts, **guarded, **held}
     write_json(context.folder / "training.json", record)
     context.log(f"{len(rows)} steps, loss {rows[0]['loss']:.3f} to {rows[-1]['loss']:.3f}")

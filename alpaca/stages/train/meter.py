@@ -1,0 +1,53 @@
+"""How fast and how large training is: tokens per second, model FLOP utilisation, peak memory."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+WARMUP_STEPS = 2
+"""Steps that are left out of the rates: allocation, kernels chosen, compilation."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Meter:
+    """Seconds and tokens of each step of this start of the process."""
+
+    device: torch.device
+    seconds: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    _since: float = field(default_factory=time.monotonic)
+
+    def start(self) -> None:
+        """Before a step."""
+        self._since = time.monotonic()
+
+    def stop(self, tokens: int) -> float:
+        """After a step of so many real tokens; returns tokens per second of this step."""
+        self.seconds.append(time.monotonic() - self._since)
+        self.tokens.append(tokens)
+        return tokens / self.seconds[-1]
+
+    def summary(self) -> dict[str, float]:
+        """Medians over the steps after the first few; peak memory of this process in GiB (of the GPU where it has one)."""
+        skipped = WARMUP_STEPS if len(self.seconds) > 2 * WARMUP_STEPS else 0
+        seconds, tokens = self.seconds[skipped:], self.tokens[skipped:]
+        if not seconds:
+            return {}
+        return {
+            "train_seconds": sum(self.seconds),
+            "tokens_per_second": sum(tokens) / sum(seconds),
+            "step_seconds": statistics.median(seconds),
+            "peak_memory_gib": peak_memory(self.device) / 2**30,
+        }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory so far in bytes: allocated on the GPU, or resident on a CPU (imports and data included)."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
