@@ -85,11 +85,37 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-@contextlib.contextmanager
-def full_device(self: FileSystem, path: Path, mode: str) -> Iterator[Any]:
-    """Instead of DCP's file one on a disk that is full: torch meets the real error of the system."""
-    with Path("/dev/full").open(mode) as stream:
-        yield stream
+class Ending:
+    """A file at whose fifth write something happens."""
+
+    def __init__(self, stream: Any, happens: Callable[[], None]) -> None:
+        self.stream, self.happens, self.left = stream, happens, 5
+
+    def write(self, data: Any) -> int:
+        self.left -= 1
+        if not self.left:
+            self.stream.flush()
+            self.happens()
+        return self.stream.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def ending(happens: Callable[[], None]) -> Callable[..., Any]:
+    """Instead of DCP's files such as end like this."""
+
+    @contextlib.contextmanager
+    def create_stream(self: FileSystem, path: Path, mode: str) -> Iterator[Any]:
+        with Path(path).open(mode) as stream:
+            yield Ending(stream, happens)
+
+    return create_stream
+
+
+def no_space() -> None:
+    """What the system says of a full disk. Torch wraps it in an error of its own when a file has begun already."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # --- killed -----------------------------------------------------------------------------------------------------------
@@ -110,32 +136,9 @@ def die_removing(path: Path, real: Callable[..., None] = shutil.rmtree, **rest: 
     real(path, **rest)
 
 
-@contextlib.contextmanager
-def short_stream(self: FileSystem, path: Path, mode: str) -> Iterator[Any]:
-    with Path(path).open(mode) as stream:
-        yield Dying(stream)
-
-
-class Dying:
-    """A file whose process dies at the fifth write."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream, self.left = stream, 5
-
-    def write(self, data: Any) -> int:
-        self.left -= 1
-        if not self.left:
-            self.stream.flush()
-            die()
-        return self.stream.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-
 DEATHS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     MOMENTS[0]: (FileSystemWriter, "write_data", die),
-    MOMENTS[1]: (FileSystem, "create_stream", short_stream),
+    MOMENTS[1]: (FileSystem, "create_stream", ending(die)),
     MOMENTS[2]: (Path, "rename", die),
     MOMENTS[3]: (marker, "write", die),
     MOMENTS[4]: (marker, "write", half_then_die),
@@ -229,7 +232,7 @@ def full_on_one_rank(folder: Path, ranks: Ranks) -> None:
     training = Training(ranks, seed=3)
     checkpoints = Checkpoints(folder / "two", ranks, print)
     last = ranks.rank == ranks.world_size - 1
-    with replaced(FileSystem, "create_stream", full_device) if last else contextlib.nullcontext():
+    with replaced(FileSystem, "create_stream", ending(no_space)) if last else contextlib.nullcontext():
         checkpoints.save(5, training.state(), {})
         with pytest.raises(OSError) as caught:
             checkpoints.wait()
