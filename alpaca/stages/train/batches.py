@@ -74,7 +74,8 @@ def collate(rows: Sequence[Row], form: Form, device: torch.device) -> Batch:
 def padded(rows: Sequence[Row], pad: int, device: torch.device) -> Batch:
     """Rows side by side, filled up on the right to the longest."""
     length = max(len(row.ids) for row in rows)
-    ids, attention = torch.full((len(rows), length), pad, dtype=torch.long), torch.zeros((len(rows), length), dtype=torch.long)
+    ids = torch.full((len(rows), length), pad, dtype=torch.long)
+    attention = torch.zeros_like(ids)
     chosen, targets = list[int](), list[int]()
     for index, row in enumerate(rows):
         ids[index, : len(row.ids)] = torch.tensor(row.ids)

@@ -26,7 +26,8 @@ def export(context: Context, config: Any, tokenizer: Any, weights: dict[str, tor
     """
     temporary, final = context.work / "model.part", context.folder / "model"
     shutil.rmtree(temporary, ignore_errors=True)
-    with init_empty_weights(include_buffers=True):  # sharded parameters cannot be saved; the shell only lends its class and its ties
+    # Sharded parameters cannot be saved by the model itself; the shell only lends its class and its ties.
+    with init_empty_weights(include_buffers=True):
         shell = AutoModelForCausalLM.from_config(config, dtype=_dtype(weights))
     weights = _without_ties(weights, shell.all_tied_weights_keys)
     _write(temporary, shell, tokenizer, weights)

@@ -25,7 +25,7 @@ class Float8Linear(nn.Linear):
         rows = input.flatten(0, -2)
         filled = nnf.pad(rows, (0, 0, 0, -len(rows) % MULTIPLE))
         product: torch.Tensor = ScaledProduct.apply(filled, self.weight)  # type: ignore[no-untyped-call]
-        output = product[: len(rows)].unflatten(0, input.shape[:-1])
+        output = product[: len(rows)].reshape(*input.shape[:-1], -1)
         return output if self.bias is None else output + self.bias.to(output.dtype)
 
 
@@ -73,5 +73,5 @@ def _by_columns(matrix: torch.Tensor) -> torch.Tensor:
     return matrix.t().contiguous().t()
 
 
-def _product(left: torch.Tensor, right: torch.Tensor, left_scale: torch.Tensor, right_scale: torch.Tensor) -> torch.Tensor:
-    return torch._scaled_mm(left, right, scale_a=left_scale, scale_b=right_scale, out_dtype=torch.bfloat16)
+def _product(left: torch.Tensor, right: torch.Tensor, left_by: torch.Tensor, right_by: torch.Tensor) -> torch.Tensor:
+    return torch._scaled_mm(left, right, scale_a=left_by, scale_b=right_by, out_dtype=torch.bfloat16)

@@ -54,11 +54,9 @@ class Holdout:
 def loss_of(placed: Placed, rows: list[Row], form: Form) -> float:
     """Mean NLL in nats per supervised token of all rows. Every rank must call it."""
     ranks, total = placed.ranks, sum(row.supervised for row in rows)
-    placed.objective.eval()
     summed = torch.zeros((), dtype=torch.float64, device=ranks.device)
-    with torch.no_grad():
+    with placed.looking():
         for each in passes(rows, form, ranks.rank, ranks.world_size):
             with placed.autocast():
                 summed += placed.forward(collate(each, form, ranks.device))
-    placed.objective.train()
     return float(ranks.sum(summed)) / total

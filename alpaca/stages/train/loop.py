@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,22 +85,37 @@ def train(job: Job, placed: Placed, context: Context) -> Run:
     Raises PreemptedError after a signal that asks for a stop, with a checkpoint saved; UserError where it diverges.
     """
     run = _begin(job, placed, context)
-    clock = Clock(seconds=job.rules.checkpoint_seconds)
-    first, profiled = run.done, profiling.of(job.rules.profile, context, placed.ranks.main)
+    try:
+        _train(run)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            run.checkpoints.wait()  # what is being written is worth having, whatever happened meanwhile
+        raise
+    return run
+
+
+def _train(run: Run) -> None:
+    clock, first = Clock(seconds=run.job.rules.checkpoint_seconds), run.done
+    profiled = profiling.of(run.job.rules.profile, run.context, run.placed.ranks.main)
     with Warnings() as warnings, profiled as profiler:
-        while run.done < job.steps and not run.holdout.exhausted():
-            context.check()
+        while run.done < run.job.steps and not run.holdout.exhausted():
+            run.context.check()
             _step(run)
             _look(run)
             profiler.step()
-            asked, due = placed.ranks.any(warnings.heard is not None, clock.due())
-            if (asked or due) and run.done < job.steps:
-                clock.time(lambda: _save(run))
-            if asked and run.done < job.steps:
-                run.checkpoints.wait()
-                raise PreemptedError.of(warnings.heard or "a signal to another process", run.done, job.steps)
-    _finish(run, worth=placed.ranks.any(run.done > first and clock.worth_saving())[0])
-    return run
+            _keep(run, clock, warnings)
+    _finish(run, worth=run.placed.ranks.any(run.done > first and clock.worth_saving())[0])
+
+
+def _keep(run: Run, clock: Clock, warnings: Warnings) -> None:
+    """A checkpoint, where one is due or a signal asks for a stop; the stop itself."""
+    asked, due = run.placed.ranks.any(warnings.heard is not None, clock.due())
+    if run.done == run.job.steps or not (asked or due):
+        return
+    clock.time(lambda: _save(run))
+    if asked:
+        run.checkpoints.wait()
+        raise PreemptedError.of(warnings.heard or "a signal to another process", run.done, run.job.steps)
 
 
 def _begin(job: Job, placed: Placed, context: Context) -> Run:
@@ -125,7 +141,6 @@ def _begin(job: Job, placed: Placed, context: Context) -> Run:
         say(f"resumed after step {run.done}")
     elif ROLLBACK in (job.rules.on_nonfinite, job.rules.on_spike):
         _save(run)
-    placed.objective.train()
     return run
 
 

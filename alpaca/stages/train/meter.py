@@ -33,7 +33,7 @@ class Meter:
         return tokens / self.seconds[-1]
 
     def summary(self) -> dict[str, float]:
-        """Medians over the steps after the first few; peak memory of this process in GiB (of the GPU where it has one)."""
+        """Over the steps after the first few; peak memory of this process in GiB (of its GPU where it has one)."""
         skipped = WARMUP_STEPS if len(self.seconds) > 2 * WARMUP_STEPS else 0
         seconds, tokens = self.seconds[skipped:], self.tokens[skipped:]
         if not seconds:

@@ -29,9 +29,10 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, wanted: str = "nll") -> torch.Tensor:
         """The sum in nats; wanted="hidden" or "logits" at the chosen positions serve the probe of `packable`."""
         if wanted == "logits" or not self.plain_head:
-            logits = self.model(**_inputs(batch)).logits.flatten(0, 1)[batch.chosen]
+            logits: torch.Tensor = self.model(**_inputs(batch)).logits.flatten(0, 1)[batch.chosen]
             return logits if wanted == "logits" else _nll(logits, batch.targets)
-        hidden = self.model.base_model(**_inputs(batch)).last_hidden_state.flatten(0, 1)[batch.chosen]  # type: ignore[operator, union-attr]
+        output = self.model.base_model(**_inputs(batch))  # type: ignore[operator]
+        hidden: torch.Tensor = output.last_hidden_state.flatten(0, 1)[batch.chosen]
         if wanted == "hidden":
             return hidden
         head = self.model.get_output_embeddings()  # type: ignore[operator]

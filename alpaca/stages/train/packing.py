@@ -1,8 +1,8 @@
 """Packing: which examples share a forward pass, and in which order they lie in it. Plain integers, no tensors.
 
-Two plans are made here. `bins` puts the examples of a global batch into passes of a fixed token budget, best fit first,
-the same number for every rank. `lay_out` orders one pass: the beginnings that examples share (Alpaca's template) once at
-the head, then what follows them, examples of equal length side by side, so that one call attends to all of them.
+Two plans are made here. `bins` puts the examples of a global batch into passes of a fixed token budget, the same number
+for every rank. `lay_out` orders one pass: the beginnings that examples share (Alpaca's template) once at the head, then
+what follows them, examples of equal length side by side, so that one call attends to all of them.
 
 The shared beginning is exact because attention is causal: the tokens of a template see nothing of what follows, so
 their keys and values are the same for every example. PrefixGrouper (arXiv 2506.05433) does this for the responses to

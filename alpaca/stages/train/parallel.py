@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,20 @@ class Placed:
         if isinstance(self.objective, FSDPModule):
             return nullcontext()
         return formats.autocast(self.precision, self.ranks.device)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Around forward passes that no backward follows: no gradients, and what they gathered is given up again."""
+        self.objective.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            # Sharded parameters stay gathered until a backward pass, and whoever asks for them meanwhile gets those.
+            for module in self.objective.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
+            self.objective.train()
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         """Around forward and backward of one pass: gradients are exchanged in the last pass of a step only."""

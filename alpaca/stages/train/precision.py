@@ -11,7 +11,13 @@ import torch
 from alpaca.config import Precision
 from alpaca.errors import UserError
 
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8": torch.bfloat16,
+}
 """Number format -> dtype of what is computed; fp8 is inside the linear layers alone."""
 FIRST_SCALE, LEAST_SCALE, LARGEST_SCALE = 2.0**16, 1.0, 2.0**24
 GROWS_AFTER = 2000
@@ -54,7 +60,7 @@ def check(precision: Precision, device: torch.device) -> None:
     least = {"bf16": (8, 0), "tf32": (8, 0), "fp8": (8, 9)}.get(precision.compute, (0, 0))
     if (major, minor) < least:
         raise UserError(
-            what=f"{torch.cuda.get_device_name(device)} (compute capability {major}.{minor}) has no {precision.compute}",
+            what=f"{torch.cuda.get_device_name(device)} (capability {major}.{minor}) has no {precision.compute}",
             where="precision.compute",
             remedy="precision=fp16 or precision=fp32",
         )

@@ -29,9 +29,8 @@ def settle(placed: Placed, form: Form, rows: Sequence[Row], say: Callable[[str],
 
     form.batching "auto" becomes packed or grouped. Raises UserError where packed was asked for and cannot be.
     """
-    placed.objective.eval()
     samples = _samples(rows, form)
-    with torch.no_grad(), placed.autocast():
+    with placed.looking(), placed.autocast():
         set_attention(placed.model, packed=False)
         placed.objective.plain_head = _has_plain_head(placed, samples, form)
         problem = None if form.batching in ("grouped", "padded") else _problem(placed, samples, form)
@@ -72,7 +71,8 @@ def _problem(placed: Placed, samples: list[Row], form: Form) -> str | None:
     distance = _distance(together, apart)
     if _agreed(placed, distance <= _tolerance(apart)):
         return None
-    return f"examples of {type(placed.model).__name__} see each other when packed (hidden states differ by {distance:.1%})"
+    name = type(placed.model).__name__
+    return f"examples of {name} see each other when packed (hidden states differ by {distance:.1%})"
 
 
 def _order(samples: list[Row], form: Form) -> list[int]:
