@@ -188,6 +188,7 @@ def notes(sweep: Sweep) -> list[str]:
         f"data from {run.data_gen.kind}, maximum length {run.train.max_length}"
     )
     found = [f"settings of the first point: {chosen}" if sweep.is_sweep else f"settings: {chosen}"]
+    found += dict.fromkeys(text for each in sweep.runs for text in checks.cautions(each))
     if sweep.promoted:
         found.append(
             "execution settings made factors of this sweep, and so part of its keys: "

@@ -6,7 +6,7 @@ shape (of the model) and work (of one step) -> memory, speed; gpus: published fi
 from __future__ import annotations
 
 from alpaca.footprint.gpus import GPUS, Gpu
-from alpaca.footprint.memory import GIB, Memory, Settings, memory
+from alpaca.footprint.memory import GIB, Memory, Settings, memory, peak, settings_of
 from alpaca.footprint.shape import Shape, shape_of
 from alpaca.footprint.work import Lengths, Work, fullest, step
 
@@ -21,6 +21,8 @@ __all__ = [
     "Work",
     "fullest",
     "memory",
+    "peak",
+    "settings_of",
     "shape_of",
     "step",
 ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-from alpaca.config import Fsdp, Optimizer, Precision, Train
-from alpaca.footprint.shape import Shape
-from alpaca.footprint.work import Work
+from alpaca.config import Fsdp, Optimizer, Precision, Run, Train, TrainConfig
+from alpaca.footprint.shape import Shape, shape_of
+from alpaca.footprint.work import Lengths, Work, fullest
 
 GIB = 2**30
 SHARDED = ("full_shard", "shard_grad_op", "hybrid_shard")
@@ -62,6 +62,26 @@ class Settings:
     precision: Precision
     fsdp: Fsdp
     on_gpu: bool
+
+
+def settings_of(config: Run | TrainConfig, on_gpu: bool) -> Settings:
+    """The part of a configuration that counts here."""
+    return Settings(
+        train=config.train,
+        optimizer=config.optimizer,
+        precision=config.precision,
+        fsdp=config.fsdp,
+        on_gpu=on_gpu,
+    )
+
+
+def peak(config: Run | TrainConfig, *, on_gpu: bool, lengths: Lengths | None = None) -> Memory | None:
+    """The peak of one process of a training run; None where the model's shape is not known."""
+    shape = shape_of(config.model)
+    if shape is None:
+        return None
+    work = fullest(config.train, lengths or Lengths(), config.fsdp.world_size)
+    return memory(shape, work, settings_of(config, on_gpu))
 
 
 def memory(shape: Shape, work: Work, settings: Settings) -> Memory:

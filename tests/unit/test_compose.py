@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from alpaca import sweep
+from alpaca import checks, sweep
 from alpaca.compose import CONF, Composer, parse
 from alpaca.config import AdamW, HubModel, MixtureDataGen, Muon, ReleasedDataGen, Run, TinyModel, Weighted
 from alpaca.errors import ConfigurationErrors
+from alpaca.footprint import gpus
+from alpaca.runtime import provenance
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 NEEDS = {
@@ -19,6 +21,7 @@ NEEDS = {
     ("teacher", "replay"): ["teacher.cassette=README.md"],
     ("teacher", "local"): ["teacher.id=owner/name"],
     ("teacher", "vllm"): ["teacher.id=owner/name"],
+    ("precision", "bf16_sr"): ["optimizer=adamw"],
     ("data_gen", "reanswer"): ["data_gen.path=README.md"],
     ("data_gen", "mixture"): ["+data_gen.sources.a.path=README.md"],
 }
@@ -35,7 +38,7 @@ def problems(*overrides: str, multirun: bool = False) -> str:
 
 
 def test_no_option_is_missed_by_the_parametrised_test() -> None:
-    assert len(OPTIONS) == 46
+    assert len(OPTIONS) == 54
     assert {group for group, _ in OPTIONS} == set(Composer().group_names())
 
 
@@ -120,7 +123,6 @@ def test_two_typos_and_a_bad_group_name_are_told_together() -> None:
         ("train.budget=3", ["train.budget", "3 epochs"]),
         ("train.budget=fast", ["train.budget", "200 steps"]),
         ("train.global_batch=0", ["train.global_batch", "at least 1"]),
-        ("train.micro_batch=48", ["train.micro_batch", "48", "divisor of 64"]),
         ("data.dedup_threshold=1.5", ["data.dedup_threshold", "at most 1"]),
         ("optimizer.lr=nan", ["optimizer.lr", "finite"]),
         ("data.size=9999", ["data.size", "data_gen.num_examples=9999"]),
@@ -143,7 +145,7 @@ def test_each_wrong_override_names_key_value_and_way_out(override: str, words: l
 
 
 def test_an_impossible_split_over_processes() -> None:
-    assert "train.global_batch" in problems("fsdp=full_shard", "fsdp.world_size=3")
+    assert "train.global_batch" in problems("fsdp=full_shard", "fsdp.world_size=65")
     assert "fsdp.shard_size" in problems("fsdp=hybrid_shard", "fsdp.world_size=4", "fsdp.shard_size=3")
     assert "fsdp.offload" in problems("fsdp=ddp", "fsdp.offload=true")
 
@@ -381,3 +383,127 @@ def test_small_input_files_are_read_before_anything_starts(tmp_path: Path) -> No
 )  # fmt: skip
 def test_knobs_of_instruction_data_that_do_not_fit_are_told(overrides: list[str], words: str) -> None:
     assert words in problems(*overrides)
+
+
+# --- training: what cannot work together
+
+
+LLAMA = "model=llama7b"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optimizer.no_decay=[head]"], ["optimizer.no_decay", "'head'", "bias, embedding, norm"]),
+        (["train.lora_rank=4"], ["train.lora_rank", "4 has no effect with train.adapter=none"]),
+        (["train.lora_targets=[q_proj]"], ["train.lora_targets", "no effect"]),
+        (["train.adapter=lora", "train.lora_targets=[]"], ["train.lora_targets", "no layer gets an update"]),
+        (["train.patience=3"], ["train.patience", "train.holdout=200"]),
+        ([LLAMA, "precision=bf16_plain", "train.adapter=lora"], ["precision.rounding", "most updates lost"]),
+        ([LLAMA, "train.adapter=qlora", "fsdp=full_shard"], ["train.adapter", "4 bits cannot be sharded"]),
+        (["precision.rounding=stochastic"], ["precision.rounding", "no effect where weights and states are in fp32"]),
+        ([LLAMA, "precision=bf16_sr", "optimizer=muon"], ["precision.rounding", "muon cannot round"]),
+        ([LLAMA, "precision=bf16_sr", "optimizer=adafactor"], ["precision.rounding", "adafactor cannot round"]),
+        ([LLAMA, "optimizer=adafactor", "fsdp=full_shard"], ["optimizer.kind", "rows that other processes hold"]),
+        ([LLAMA, "optimizer=adafactor", "optimizer.clip_update=0.5"], ["optimizer.clip_update", "below the least"]),
+        ([LLAMA, "optimizer=adafactor", "optimizer.beta2_decay=0.5"], ["optimizer.beta2_decay", "above 0"]),
+        ([LLAMA, "precision=fp16", "precision.parameters=bf16"], ["precision.compute", "products in fp16 over"]),
+        ([LLAMA, "precision=fp8", "train.adapter=lora"], ["precision.compute", "fp8 products"]),
+        (["train.pack_tokens=128"], ["train.pack_tokens", "train.max_length=256", "train.batching=grouped"]),
+        (["train.batch_unit=tokens", "train.global_batch=100"], ["train.global_batch", "do not hold one example"]),
+        (["fsdp=ddp", "fsdp.offload=true"], ["fsdp.offload", "only shards can wait in host memory"]),
+        (["fsdp=ddp", "fsdp.world_size=65"], ["train.global_batch", "65 processes"]),
+        (["fsdp=hybrid_shard", "fsdp.shard_size=3"], ["fsdp.shard_size", "8 processes cannot form groups of 3"]),
+        (["fsdp.gpu=H100"], ["fsdp.gpu", "H100-80GB"]),
+    ],
+)
+def test_settings_of_training_that_cannot_work_together_are_refused(overrides: list[str], words: list[str]) -> None:
+    text = problems(*overrides)
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.micro_batch=48"],
+        ["fsdp=full_shard", "fsdp.world_size=3"],
+        ["fsdp=hybrid_shard", "fsdp.world_size=2", "fsdp.shard_size=1"],
+        ["fsdp=hybrid_shard", "fsdp.world_size=2", "fsdp.shard_size=2"],
+        ["fsdp=hybrid_shard", "fsdp.world_size=2", "fsdp.shard_size=null"],
+        ["train.batching=padded", "train.pack_tokens=128"],
+        ["train.batching=padded", "train.shared_prefix=true"],
+        [LLAMA, "train.adapter=qlora", "fsdp=ddp"],
+        [LLAMA, "precision=bf16_sr", "optimizer=adamw8bit"],
+        [LLAMA, "precision=bf16", "precision.states=bf16", "precision.rounding=stochastic"],
+        [LLAMA, "train.adapter=lora", "train.lora_rank=4"],
+        [LLAMA, "fsdp=full_shard", "fsdp.offload=true", "fsdp.gpu=h100-80gb"],
+    ],
+)
+def test_what_only_looks_wrong_is_allowed(overrides: list[str]) -> None:
+    assert isinstance(one(*overrides), Run)
+
+
+def test_plain_bf16_is_a_caution_and_stochastic_rounding_is_not() -> None:
+    (text,) = checks.cautions(one(LLAMA, "precision=bf16_plain"))
+    assert "precision=bf16_sr" in text
+    assert checks.cautions(one(LLAMA, "precision=bf16_sr")) == []
+
+
+# --- what this machine lacks
+
+
+def lacks(*overrides: str) -> str:
+    return "\n".join(problem.text() for problem in checks.machine_lacks(one(*overrides), {"train"}))
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "gpu_count", lambda: 0)
+    monkeypatch.setattr(provenance, "memory_bytes", lambda: 16 * 2**30)
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["precision=fp8"], "fp8 is a format of GPUs"),
+        (["precision=tf32"], "tf32 is a format of GPUs"),
+        (["fsdp.gpu=V100-32GB", "precision=bf16"], "V100-32GB (compute capability 7.0) has no bf16"),
+        (["fsdp.gpu=T4", "precision=tf32"], "has no tf32"),
+        (["fsdp.gpu=A100-80GB", "precision=fp8"], "A100-80GB (compute capability 8.0) has no fp8"),
+        (["fsdp=full_shard", "fsdp.world_size=2", "fsdp.offload=true"], "this machine has none"),
+        ([LLAMA, "fsdp.gpu=H200"], "precision=bf16_sr would fit"),
+        ([LLAMA, "fsdp.gpu=H200", "precision=fp32", "optimizer=muon", "train.pack_tokens=16384"], "would fit"),
+        ([LLAMA, "fsdp.gpu=H100-80GB"], "GiB per process (states 50.2"),
+        ([LLAMA, "fsdp.gpu=A100-40GB"], "train.adapter=lora would fit together"),
+        ([LLAMA], "this machine has 16 GiB and no GPU"),
+    ],
+)  # fmt: skip
+def test_what_a_machine_cannot_do_is_told_before_the_start(overrides: list[str], words: str) -> None:
+    assert words in lacks(*overrides)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_what_fits_is_not_complained_of() -> None:
+    assert lacks() == ""
+    assert lacks("precision=bf16") == ""
+    weights_alone = lacks(LLAMA, "fsdp.gpu=H200", "precision=bf16_sr").split("\n")
+    assert [line for line in weights_alone if "GiB" in line] == []
+
+
+def test_host_memory_must_hold_one_copy_while_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "gpu_count", lambda: 8)
+    monkeypatch.setattr(provenance, "memory_bytes", lambda: 20 * 2**30)
+    sharded = [LLAMA, "fsdp.gpu=H100-80GB", "fsdp=full_shard", "fsdp.world_size=8"]
+    assert "needs 25.1 GiB of host memory for its weights to load" in lacks(*sharded)
+    assert "fsdp.offload: llama7b needs 100 GiB of host memory" in lacks(*sharded, "fsdp.offload=true")
+    monkeypatch.setattr(provenance, "memory_bytes", lambda: 200 * 2**30)
+    assert "host memory" not in lacks(*sharded, "fsdp.offload=true")
+
+
+def test_the_first_way_out_is_sharding_where_there_are_more_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "gpu_count", lambda: 8)
+    monkeypatch.setattr(provenance, "memory_bytes", lambda: 500 * 2**30)
+    monkeypatch.setattr(gpus, "here", lambda: gpus.named("A100-80GB"))
+    assert "fsdp=full_shard fsdp.world_size=8 would fit" in lacks(LLAMA)

@@ -1,0 +1,97 @@
+"""What this machine lacks for the stages of a run: keys, processes, memory, GPUs, weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+
+from alpaca import teachers
+from alpaca.checks import memory
+from alpaca.config import AskedDataGen, HubModel, Run
+from alpaca.errors import UserError
+from alpaca.footprint.shape import hub_cache
+from alpaca.runtime import provenance
+from alpaca.teachers.openai import KEY_VARIABLE, OPENAI_URL, key_for
+
+
+def lacks(run: Run, stages: Collection[str]) -> Iterator[UserError]:
+    """What keeps these stages of a run from running here."""
+    if "train" in stages:
+        yield from _processes(run)
+        yield from _formats(run)
+        yield from memory.problems(run)
+        yield from _weights(run)
+    yield from _key(run, stages)
+
+
+def _key(run: Run, stages: Collection[str]) -> Iterator[UserError]:
+    """Keys that stages of this run will want; a teacher that has a URL or may have one is asked over the network."""
+    asks = (isinstance(run.data_gen, AskedDataGen) and "sample" in stages) or "rate" in stages
+    if asks and run.teacher.kind in teachers.KINDS:
+        yield from teachers.KINDS[run.teacher.kind].lacks(run.teacher)
+    if asks and hasattr(run.teacher, "base_url"):
+        yield from _keyless(run.teacher.base_url, "teacher.base_url")
+    if "moderate" in stages:
+        yield from _keyless(run.data.moderation_url, "data.moderation_url")
+
+
+def _keyless(url: str | None, where: str) -> Iterator[UserError]:
+    try:
+        key_for(url or OPENAI_URL)
+    except UserError as error:
+        yield UserError(
+            what=error.what, where=where, remedy=f"export {KEY_VARIABLE}=..., or set {where} to a server of your own"
+        )
+
+
+def _processes(run: Run) -> Iterator[UserError]:
+    gpus, cores, wanted = provenance.gpu_count(), os.cpu_count() or 1, run.fsdp.world_size
+    if wanted > max(gpus, 0 if gpus else cores):
+        here = f"{gpus} GPUs" if gpus else f"no GPU and {cores} CPU cores"
+        yield UserError(
+            what=f"{wanted} processes wanted, this machine has {here}",
+            where="fsdp.world_size",
+            remedy="lower fsdp.world_size, or run where there are so many",
+        )
+    if run.fsdp.offload and not gpus:
+        yield UserError(
+            what="offload moves tensors off a GPU, and this machine has none",
+            where="fsdp.offload",
+            remedy="use fsdp.offload=false",
+        )
+
+
+def _formats(run: Run) -> Iterator[UserError]:
+    """A number format that the processor cannot multiply in."""
+    compute, count = run.precision.compute, provenance.gpu_count()
+    gpu = memory.gpu_of(run)
+    if not count and gpu is None and compute in ("tf32", "fp8"):
+        yield UserError(
+            what=f"{compute} is a format of GPUs, and this machine has none",
+            where="precision.compute",
+            remedy="precision=fp32 or precision=bf16",
+        )
+    elif gpu is not None and not {"bf16": gpu.has_bf16, "tf32": gpu.has_bf16, "fp8": gpu.has_fp8}.get(compute, True):
+        capability = ".".join(map(str, gpu.capability))
+        yield UserError(
+            what=f"a GPU {gpu.name} (compute capability {capability}) has no {compute}",
+            where="precision.compute",
+            remedy="precision=bf16" if gpu.has_bf16 else "precision=fp16 or precision=fp32",
+        )
+
+
+def _weights(run: Run) -> Iterator[UserError]:
+    if not isinstance(run.model, HubModel):
+        return
+    if run.model.path is None and not _in_hub_cache(run.model.id):
+        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+        if offline:
+            yield UserError(
+                what=f"{run.model.id} is not in the hub cache and HF_HUB_OFFLINE is set",
+                where="model.id",
+                remedy="set model.path to a local folder in the transformers format",
+            )
+
+
+def _in_hub_cache(model_id: str) -> bool:
+    return (hub_cache() / f"models--{model_id.replace('/', '--')}").exists()
