@@ -15,6 +15,7 @@ from alpaca import config
 from alpaca.errors import UserError
 from alpaca.stages.train.adamw import AdamW8bit, LowPrecisionAdamW
 from alpaca.stages.train.elementwise import Group
+from alpaca.stages.train.gathered import ShardedAdafactor, ShardedMuon
 from alpaca.stages.train.sgd import SGD
 
 WSD_DECAY = 0.4
@@ -35,8 +36,7 @@ def build(
     precision: default config.Precision(). Raises UserError for what `problems` finds.
     """
     precision = precision or config.Precision()
-    sharded = any(isinstance(parameter, DTensor) for parameter in module.parameters())
-    for problem in problems(optimizer, precision, sharded):
+    for problem in problems(optimizer, precision):
         raise problem
     if isinstance(optimizer, config.Muon):
         return _muon(module, optimizer, precision)
@@ -49,13 +49,14 @@ def build(
         return [AdamW8bit(wide, lr=optimizer.lr, stochastic=stochastic, **_moments(optimizer))]
     if isinstance(optimizer, config.Adafactor):
         decay, largest = optimizer.beta2_decay, optimizer.clip_update
-        return [torch.optim.Adafactor(groups, lr=optimizer.lr, beta2_decay=decay, d=largest)]
+        kind = ShardedAdafactor if _sharded(module) else torch.optim.Adafactor
+        return [kind(groups, lr=optimizer.lr, beta2_decay=decay, d=largest)]
     assert isinstance(optimizer, config.SGD)  # `problems` lets no other kind through
     return [SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum, stochastic=stochastic)]
 
 
-def problems(optimizer: config.Optimizer, precision: config.Precision, sharded: bool) -> list[UserError]:
-    """Why this optimizer cannot be built; sharded: fsdp.mode is one that shards the parameters."""
+def problems(optimizer: config.Optimizer, precision: config.Precision) -> list[UserError]:
+    """Why this optimizer cannot be built, whatever the model."""
     found = []
     known = (config.AdamW, config.AdamW8bit, config.Muon, config.Adafactor, config.SGD)
     if not isinstance(optimizer, known):
@@ -73,14 +74,11 @@ def problems(optimizer: config.Optimizer, precision: config.Precision, sharded: 
     if isinstance(optimizer, (config.AdamW, config.AdamW8bit)) and optimizer.eps < SMALLEST_EPS:
         what = f"{optimizer.eps:g}: the step of a number that never had a gradient would be 0 / 0"
         found.append(_problem(what, "optimizer.eps", f"1e-8 as published, at least {SMALLEST_EPS:g}"))
-    return found + (_adafactor_problems(optimizer, sharded) if isinstance(optimizer, config.Adafactor) else [])
+    return found + (_adafactor_problems(optimizer) if isinstance(optimizer, config.Adafactor) else [])
 
 
-def _adafactor_problems(optimizer: config.Adafactor, sharded: bool) -> list[UserError]:
+def _adafactor_problems(optimizer: config.Adafactor) -> list[UserError]:
     found = []
-    if sharded:
-        what = "adafactor cannot run on sharded parameters: torch's takes means over rows that other processes hold"
-        found.append(_problem(what, "optimizer.kind", "fsdp=ddp, or optimizer=adamw8bit, which also saves memory"))
     if optimizer.clip_update < 1:
         found.append(_problem(f"{optimizer.clip_update:g} is below 1", "optimizer.clip_update", "1.0 as published"))
     if optimizer.beta2_decay > 0:
@@ -111,8 +109,9 @@ def _muon(module: nn.Module, optimizer: config.Muon, precision: config.Precision
     rest = [parameter for parameter in _trained(module).values() if id(parameter) not in taken]
     betas = (optimizer.adamw_beta1, optimizer.adamw_beta2)
     group = {"params": rest, "weight_decay": 0.0}
+    kind = ShardedMuon if _sharded(module) else torch.optim.Muon
     return [
-        torch.optim.Muon(hidden, lr=optimizer.lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay),
+        kind(hidden, lr=optimizer.lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay),
         _adamw([group], precision, lr=optimizer.adamw_lr, betas=betas, eps=1e-8),
     ]
 
@@ -148,6 +147,10 @@ def _split(module: nn.Module, groups: list[Group], block: int) -> list[Group]:
 
 def _present(groups: Iterable[Group]) -> list[Group]:
     return [group for group in groups if group["params"]]
+
+
+def _sharded(module: nn.Module) -> bool:
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
 def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
