@@ -23,11 +23,19 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.chunk = chunk
+        found = getattr(model.config, "_attn_implementation", None)
+        self._ordinary = "sdpa" if found == attention.NAME else found  # a model may be wrapped a second time
         self.plain_head = True
         """Whether the logits are the head applied to the last hidden states; else the model's own logits are used."""
 
+    def set_attention(self, *, packed: bool) -> None:
+        """Packed attention, or the one that the model came with. Raises ValueError where it takes no other."""
+        attention.register()
+        if packed or self._ordinary is not None:
+            self.model.set_attn_implementation(attention.NAME if packed else self._ordinary)  # type: ignore[operator]
+
     def forward(self, batch: Batch, wanted: str = "nll") -> torch.Tensor:
-        """The sum in nats; wanted="hidden" or "logits" at the chosen positions serve the probe of `packable`."""
+        """The sum in nats; wanted="hidden", "projected" or "logits" (at the chosen positions) are for the probe."""
         if wanted == "logits" or not self.plain_head:
             logits: torch.Tensor = self.model(**_inputs(batch)).logits.flatten(0, 1)[batch.chosen]
             return logits if wanted == "logits" else _nll(logits, batch.targets)
@@ -63,9 +71,3 @@ def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
     """What a linear layer would compute in here: autocast does not reach into functions of our own."""
     device = hidden.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-
-
-def set_attention(model: Any, packed: bool) -> None:
-    """Packed or ordinary attention for all layers."""
-    attention.register()
-    model.set_attn_implementation(attention.NAME if packed else "sdpa")

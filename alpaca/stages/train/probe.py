@@ -14,7 +14,6 @@ import torch
 from alpaca.errors import UserError
 from alpaca.stages.train.attention import UnpackableError
 from alpaca.stages.train.batches import Form, collate, padded
-from alpaca.stages.train.objective import set_attention
 from alpaca.stages.train.packing import beginning_of, lay_out
 from alpaca.stages.train.parallel import Placed
 from alpaca.stages.train.tokens import Row
@@ -31,7 +30,7 @@ def settle(placed: Placed, form: Form, rows: Sequence[Row], say: Callable[[str],
     """
     samples = _samples(rows, form)
     with placed.looking(), placed.autocast():
-        set_attention(placed.model, packed=False)
+        placed.objective.set_attention(packed=False)
         placed.objective.plain_head = _has_plain_head(placed, samples, form)
         problem = None if form.batching in ("grouped", "padded") else _problem(placed, samples, form)
     if not placed.objective.plain_head:
@@ -41,7 +40,7 @@ def settle(placed: Placed, form: Form, rows: Sequence[Row], say: Callable[[str],
     if problem is not None:
         say(f"padded rows of similar length instead of packed ones: {problem}")
     chosen = {"auto": "grouped" if problem else "packed"}.get(form.batching, form.batching)
-    set_attention(placed.model, packed=chosen == "packed")
+    placed.objective.set_attention(packed=chosen == "packed")
     return replace(form, batching=chosen)
 
 
@@ -62,7 +61,7 @@ def _problem(placed: Placed, samples: list[Row], form: Form) -> str | None:
     """Why the model cannot be packed; None where it can."""
     alone = [placed.forward(padded([row], form.pad, placed.ranks.device), "hidden") for row in samples]
     try:
-        set_attention(placed.model, packed=True)
+        placed.objective.set_attention(packed=True)
         rows = collate(samples, replace(form, batching="packed"), placed.ranks.device)
         together = placed.forward(rows, "hidden")
     except (UnpackableError, TypeError, ValueError, KeyError) as error:
