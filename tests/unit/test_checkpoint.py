@@ -268,6 +268,19 @@ def test_a_step_that_is_saved_again_is_replaced(tmp_path: Path, checkpoints: Che
     assert checkpoints.steps() == [1, 2]
 
 
+def test_what_a_crash_left_goes_before_anything_is_written(tmp_path: Path, checkpoints: Checkpoints) -> None:
+    """It may be what fills the disk."""
+    (tmp_path / "step-9.part").mkdir()
+    (tmp_path / ".step-9.json.123").touch()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(FileSystemWriter, "write_data", lambda *_: stopped(seen.update(names(tmp_path))))
+        seen: set[str] = set()
+        checkpoints.save(3, numbers(3.0), {})
+        with pytest.raises(RuntimeError, match="stopped here"):
+            checkpoints.wait()
+    assert seen == {"step-1", "step-1.json", "step-2", "step-2.json", "step-3.part"}
+
+
 def stopped(*_: Any, **__: Any) -> None:
     raise RuntimeError("stopped here")
 

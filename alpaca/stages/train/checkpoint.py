@@ -126,7 +126,7 @@ class Checkpoints:
 
     def _prepare(self, part: Path) -> None:
         if self._ranks.main:
-            shutil.rmtree(part, ignore_errors=True)
+            self._clean()
             part.mkdir(parents=True)
 
     def _finish(self, part: Path, notes: dict[str, Any]) -> Digests:
