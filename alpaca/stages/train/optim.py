@@ -1,15 +1,13 @@
-"""Optimizers and schedules."""
+"""The optimizer that a configuration describes."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from alpaca import config
 from alpaca.errors import UserError
@@ -17,10 +15,6 @@ from alpaca.stages.train.adamw import AdamW8bit, LowPrecisionAdamW
 from alpaca.stages.train.elementwise import Group
 from alpaca.stages.train.gathered import ShardedAdafactor, ShardedMuon
 from alpaca.stages.train.sgd import SGD
-
-WSD_DECAY = 0.4
-_ROUNDING = 1e-9
-
 
 SMALLEST_EPS = 1e-30
 NO_DECAY = ("bias", "norm", "embedding")
@@ -168,31 +162,3 @@ def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
     """The trained two-dimensional parameters that are neither an embedding nor the output head (Muon's domain)."""
     outer = _outer(module)
     return [each for each in _trained(module).values() if each.ndim == 2 and id(each) not in outer]
-
-
-def schedulers(optimizers: list[torch.optim.Optimizer], optimizer: config.Optimizer, steps: int) -> list[LambdaLR]:
-    """One schedule for all optimizers: each one's rate times the same factor."""
-    factor = rate(optimizer.schedule, steps, optimizer.warmup_ratio)
-    return [LambdaLR(each, factor) for each in optimizers]
-
-
-def rate(schedule: str, steps: int, warmup_ratio: float) -> Callable[[int], float]:
-    """The factor of the learning rate at step 0 … steps - 1.
-
-    Warm-up and decay as transformers' `get_scheduler` has them, but for the first step: it has the first fraction of
-    the rise instead of rate zero, which would be a step without effect.
-    """
-    warmup = math.ceil(warmup_ratio * steps - _ROUNDING)
-
-    def factor(step: int) -> float:
-        # A scheduler asks once more after the last step: progress 1.
-        progress = max(0, step - warmup) / max(1, steps - warmup)
-        decay = {
-            "constant": 1.0,
-            "linear": 1 - progress,
-            "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
-            "wsd": min(1.0, (steps - step) / (WSD_DECAY * steps)),
-        }[schedule]
-        return min(1.0, (step + 1) / max(1, warmup)) * decay
-
-    return factor
