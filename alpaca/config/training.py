@@ -92,7 +92,7 @@ class AdamW(Optimizer):
     kind: str = what("adamw", choices=("adamw",))
     beta1: float = what(0.9, least=0.0, below=1.0)
     beta2: float = what(0.999, least=0.0, below=1.0)
-    eps: float = what(1e-8, least=0.0)
+    eps: float = what(1e-8, least=1e-30)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -102,7 +102,7 @@ class AdamW8bit(Optimizer):
     kind: str = what("adamw8bit", choices=("adamw8bit",))
     beta1: float = what(0.9, least=0.0, below=1.0)
     beta2: float = what(0.999, least=0.0, below=1.0)
-    eps: float = what(1e-8, least=0.0)
+    eps: float = what(1e-8, least=1e-30)
     block: int = what(256, least=16)
     """Neighbouring numbers of a row that share a scale."""
 
@@ -127,13 +127,13 @@ class Adafactor(Optimizer):
     kind: str = what("adafactor", choices=("adafactor",))
     beta2_decay: float = what(-0.8)
     """Exponent of the step in the decay of the second moment; below zero."""
-    clip_update: float = what(1.0, least=0.0)
+    clip_update: float = what(1.0, least=1.0)
     """Largest root mean square of an update (the paper's d)."""
 
 
 @dataclass(kw_only=True, slots=True)
 class SGD(Optimizer):
-    """torch.optim.SGD: the gradient itself, with momentum."""
+    """Stochastic gradient descent with momentum, its weight decay decoupled as in all others here."""
 
     kind: str = what("sgd", choices=("sgd",))
     momentum: float = what(0.9, least=0.0, below=1.0)

@@ -28,6 +28,7 @@ def _take_over(context: Context) -> None:
     """Gives this process's context what rank 0 could only leave in files: costs, and the steps for the tracker."""
     context.cost.update(read_json(context.work / COST))
     rows = list(read_jsonl(context.folder / "loss.jsonl"))
-    context.log(f"{len(rows)} steps, loss {rows[0]['loss']:.3f} to {rows[-1]['loss']:.3f}")
+    context.log(f"{len(rows)} steps in {read_json(context.folder / 'training.json')['examples']} examples")
     for row in rows:
-        context.tracker.log({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))
+        values = {name: value for name, value in row.items() if name != "step" and value is not None}
+        context.tracker.log(values, step=int(row["step"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -88,8 +89,9 @@ def train(job: Job, placed: Placed, context: Context) -> Run:
     try:
         _train(run)
     except BaseException:
-        with contextlib.suppress(Exception):
-            run.checkpoints.wait()  # what is being written is worth having, whatever happened meanwhile
+        for each in (run.checkpoints, run.best):
+            with contextlib.suppress(Exception):
+                each.wait()  # what is being written is worth having, whatever happened meanwhile
         raise
     return run
 
@@ -109,7 +111,8 @@ def _train(run: Run) -> None:
 
 def _keep(run: Run, clock: Clock, warnings: Warnings) -> None:
     """A checkpoint, where one is due or a signal asks for a stop; the stop itself."""
-    asked, due = run.placed.ranks.any(warnings.heard is not None, clock.due())
+    first = run.done == 1 and ROLLBACK in (run.job.rules.on_nonfinite, run.job.rules.on_spike)
+    asked, due = run.placed.ranks.any(warnings.heard is not None, clock.due() or first)
     if run.done == run.job.steps or not (asked or due):
         return
     clock.time(lambda: _save(run))
@@ -139,8 +142,6 @@ def _begin(job: Job, placed: Placed, context: Context) -> Run:
     if found is not None:
         run.load(*found)
         say(f"resumed after step {run.done}")
-    elif ROLLBACK in (job.rules.on_nonfinite, job.rules.on_spike):
-        _save(run)
     return run
 
 
@@ -165,7 +166,7 @@ def _step(run: Run) -> None:
 
 def _verdict(run: Run, step: int, loss: float, norm: float) -> str:
     """An overflow of fp16 is the scale's fault as long as that can fall; anything else is the guard's to judge."""
-    finite = norm == norm and abs(norm) != float("inf")
+    finite = math.isfinite(norm)
     overflowed = not finite and not run.scale.exhausted()
     run.scale.update(finite)
     return SKIP if overflowed else run.guard.judge(step, loss, norm)
@@ -208,12 +209,15 @@ def _look(run: Run) -> None:
 
 
 def _row(run: Run, rows: list[Row], loss: float, norm: float, *, left_out: bool) -> dict[str, Any]:
-    """What is recorded of a step: mean NLL in nats, rate, gradient norm before clipping, tokens of this step."""
+    """What is recorded of a step: mean NLL in nats, rate, gradient norm before clipping, tokens of this step.
+
+    None for what is no finite number.
+    """
     return {
         "step": run.done + 1,
-        "loss": loss,
+        "loss": loss if math.isfinite(loss) else None,
         "lr": run.job.optimizer.lr * _rate(run, run.done),
-        "grad_norm": norm,
+        "grad_norm": norm if math.isfinite(norm) else None,
         "tokens": sum(len(row.ids) for row in rows),
         "supervised_tokens": sum(row.supervised for row in rows),
         **({"left_out": 1} if left_out else {}),
@@ -228,9 +232,10 @@ def _rate(run: Run, step: int) -> float:
 
 def _tell(run: Run, row: dict[str, Any], speed: float) -> None:
     if run.placed.ranks.main:
-        text = f"step {run.done} of {run.job.steps}, loss {row['loss']:.3f}, {speed:,.0f} tokens/s"
+        loss = "no number" if row["loss"] is None else f"{row['loss']:.3f}"
+        text = f"step {run.done} of {run.job.steps}, loss {loss}, {speed:,.0f} tokens/s"
         run.context.progress(run.done, run.job.steps, text)
-        shown = {name: value for name, value in row.items() if name != "step"}
+        shown = {name: value for name, value in row.items() if name != "step" and value is not None}
         run.context.tracker.log({**shown, "tokens_per_second": speed}, step=run.done)
 
 
@@ -242,10 +247,11 @@ def _restore(run: Run) -> tuple[int, dict[str, Any]] | None:
     """The newest checkpoint into model and optimizers; its step and notes."""
     if not run.placed.ranks.any(bool(run.checkpoints.steps()))[0]:
         return None
-    state = run.placed.state(run.optimizers)
-    found = run.checkpoints.restore(state)
-    if found is not None:
-        run.placed.load(run.optimizers, state)
+    fresh = not any(optimizer.state for optimizer in run.optimizers)
+    found = run.checkpoints.restore(run.placed.state(run.optimizers))
+    if found is None and fresh:  # the step that made the states was none: it must not count
+        for optimizer in run.optimizers:
+            optimizer.state.clear()
     return found
 
 
@@ -256,11 +262,9 @@ def _finish(run: Run, *, worth: bool) -> None:
     run.checkpoints.wait()
     if run.placed.ranks.main:
         run.context.cost.update(run.meter.summary())
-    if run.job.rules.patience is not None and run.best.steps():
-        run.best.wait()
-        state = run.placed.state(run.optimizers)
-        run.best.restore({"model": state["model"]})
-        run.placed.load(run.optimizers, state)
+    run.best.wait()
+    if run.job.rules.patience is not None and run.placed.ranks.any(bool(run.best.steps()))[0]:
+        run.best.restore({"model": run.placed.state(run.optimizers)["model"]})
 
 
 def _silent(text: str, /) -> None:

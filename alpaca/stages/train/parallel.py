@@ -15,7 +15,6 @@ from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_state_dict,
     set_model_state_dict,
-    set_state_dict,
 )
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
@@ -76,15 +75,12 @@ class Placed:
         return nullcontext()
 
     def state(self, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:
-        """Model and optimizers, each process its own part. Every rank must call it."""
+        """The very tensors of model and optimizers, each process its own part: what is loaded into them is in use.
+
+        Every rank must call it. Optimizers that have made no step yet make one without effect, to have states.
+        """
         model, states = get_state_dict(self.model, optimizers)
         return {"model": model, "optimizers": states}
-
-    def load(self, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]) -> None:
-        """Puts back what `state` gave. Every rank must call it."""
-        set_state_dict(
-            self.model, optimizers, model_state_dict=state["model"], optim_state_dict=state["optimizers"]
-        )
 
     def weights(self) -> dict[str, Any]:
         """The whole model's state dict in host memory of rank 0 (empty elsewhere). Every rank must call it."""

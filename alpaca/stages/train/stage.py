@@ -192,6 +192,8 @@ def write_record(context: Context, run: Run, facts: dict[str, Any]) -> None:
         "rollbacks": run.guard.rollbacks,
     }
     held = {"best_holdout_loss": run.holdout.best, "best_step": run.holdout.best_step} if run.job.held_out else {}
-    record = {"steps": len(rows), **totals, "final_loss": rows[-1]["loss"], **facts, **guarded, **held}
+    losses = [row["loss"] for row in rows if "left_out" not in row and row["loss"] is not None]
+    final = losses[-1] if losses else None
+    record = {"steps": len(rows), **totals, "final_loss": final, **facts, **guarded, **held}
     write_json(context.folder / "training.json", record)
-    context.log(f"{len(rows)} steps, loss {rows[0]['loss']:.3f} to {rows[-1]['loss']:.3f}")
+    context.log(f"{len(rows)} steps, loss {losses[0]:.3f} to {final:.3f}" if losses else "every batch was left out")

@@ -46,7 +46,7 @@ def recompute(model: Any, how: str) -> None:
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if how == "selective":
         options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _keeps_products)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
 
 
 def _keeps_products(context: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
