@@ -23,7 +23,8 @@ from typing import Any, Protocol
 from alpaca.errors import ArtifactError
 
 BOOKKEEPING = {"stage.json", "provenance.json", "manifest.json", "_SUCCESS", "log.txt", "progress.json", "work"}
-NOT_CONTENT = ("raw.jsonl", "failed.jsonl", "teacher.json")
+NOT_CONTENT = ("raw.jsonl", "failed.jsonl", "teacher.json", "profile/")
+"""Payload that differs in every execution and that no child makes anything of: files, and folders ending in a slash."""
 KEY_DIGITS = 8
 PROGRESS_SECONDS = 0.25
 
@@ -188,12 +189,15 @@ def clean(folder: Path) -> None:
 def content_digest(folder: Path) -> str:
     """sha256 of the names and hashes of a finished folder's payload: what a child records of its parent.
 
-    raw.jsonl, failed.jsonl and teacher.json are left out: latencies, surplus, failed tries and the date of a look at
-    the teacher differ in every execution, and no child makes anything of them.
+    NOT_CONTENT is left out: latencies, surplus, failed tries, the date of a look at the teacher, a profile.
     """
     manifest = read_json(folder / "manifest.json")
-    lines = sorted(f"{name}\0{entry['sha256']}\n" for name, entry in manifest.items() if name not in NOT_CONTENT)
+    lines = sorted(f"{name}\0{entry['sha256']}\n" for name, entry in manifest.items() if not _differs(name))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _differs(name: str) -> bool:
+    return name in NOT_CONTENT or any(entry.endswith("/") and name.startswith(entry) for entry in NOT_CONTENT)
 
 
 def verify(folder: Path, *, thorough: bool) -> None:

@@ -53,13 +53,14 @@ class PreemptedError(UserError):
     """
 
     exit_status = 75
+    REMEDY = "run the same command again: it goes on from there"
 
     @classmethod
     def of(cls, signal: str, step: int, steps: int) -> PreemptedError:
         """signal: what asked for the stop; step of steps: the one that the checkpoint holds."""
         return cls(
             what=f"stopped by {signal} after step {step} of {steps}; a checkpoint of that step is saved",
-            remedy="run the same command again: it goes on from there",
+            remedy=cls.REMEDY,
         )
 
 

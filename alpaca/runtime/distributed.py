@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from alpaca.errors import UserError
+from alpaca.errors import PreemptedError, UserError
+from alpaca.runtime.signals import Warnings
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +26,7 @@ EXPLICIT = "ALPACA_RANKS"
 """Environment variable: 1 says that torchrun or srun started this process as one rank of several."""
 PLACE = ("RANK", "WORLD_SIZE")
 POLL_SECONDS = 0.05
-TERMINATION_SECONDS = 5.0
+TERMINATION_SECONDS = 15.0  # ranks that are told to end save a checkpoint first
 LAST_WORDS = 12
 
 
@@ -175,16 +177,18 @@ def launch_ranks(command: list[str], world_size: int, check: Callable[[], None] 
 
     Each finds RANK, LOCAL_RANK and WORLD_SIZE in its environment; they meet through a file in a fresh folder, so that
     no port has to be guessed. check: called while waiting; what it raises ends the ranks. When a rank fails, the others
-    are ended and a UserError carries its last words.
+    are ended and a UserError carries its last words. A signal that asks for a stop is passed on to the ranks, which
+    save themselves; then PreemptedError is raised.
     """
     with tempfile.TemporaryDirectory(prefix="alpaca-ranks-") as folder:
         ranks: list[subprocess.Popen[bytes]] = []
-        try:
-            for rank in range(world_size):
-                ranks.append(_start(command, rank, world_size, Path(folder)))
-            _wait(ranks, Path(folder), check)
-        finally:
-            _end(ranks)
+        with Warnings() as warnings:
+            try:
+                for rank in range(world_size):
+                    ranks.append(_start(command, rank, world_size, Path(folder)))
+                _wait(ranks, Path(folder), check, warnings)
+            finally:
+                _end(ranks)
 
 
 def _start(command: list[str], rank: int, world_size: int, folder: Path) -> subprocess.Popen[bytes]:
@@ -208,10 +212,17 @@ def _same_code() -> str:
     return os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]))
 
 
-def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, check: Callable[[], None]) -> None:
+def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, check: Callable[[], None], warnings: Warnings) -> None:
+    told: str | None = None
     while True:
+        if warnings.heard != told:
+            told = warnings.heard
+            _pass_on(ranks)
         states = [process.poll() for process in ranks]
         failed = [rank for rank, state in enumerate(states) if state]
+        if failed and {states[rank] for rank in failed} == {PreemptedError.exit_status}:
+            _end(ranks)  # the others are on their way out, having saved the same checkpoint
+            raise PreemptedError(what=_last_error(folder, failed[0]), remedy=PreemptedError.REMEDY)
         if failed:
             raise UserError(
                 what="\n".join(_obituary(rank, len(ranks), states[rank], folder) for rank in failed),
@@ -222,6 +233,19 @@ def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, check: Callable[[]
             return
         check()
         time.sleep(POLL_SECONDS)
+
+
+def _pass_on(ranks: list[subprocess.Popen[bytes]]) -> None:
+    for process in ranks:
+        if process.poll() is None:
+            process.send_signal(signal.SIGUSR2)
+
+
+def _last_error(folder: Path, rank: int) -> str:
+    """The first line of the last error that a rank told."""
+    lines = _words(folder, rank).read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return errors[-1] if errors else "stopped by a signal; a checkpoint is saved"
 
 
 def _obituary(rank: int, world_size: int, status: int | None, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alpaca.errors import UserError
+from alpaca.errors import PreemptedError, UserError
 from alpaca.runtime.distributed import inside_rank, launch_ranks, setup
 
 
@@ -42,6 +43,27 @@ def test_rank_in_the_environment_alone_makes_no_rank(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("RANK")
     with pytest.raises(UserError, match=r"not which: no RANK\n(.|\n)*torchrun"):
         setup()
+
+
+def test_a_signal_is_passed_on_and_ranks_that_saved_themselves_are_no_failure(tmp_path: Path) -> None:
+    code = (
+        "import os,signal,sys,time,pathlib\n"
+        "def saved(*_):\n"
+        "    print('error: stopped by SIGUSR2 after step 3 of 5', file=sys.stderr)\n"
+        "    raise SystemExit(75)\n"
+        "signal.signal(signal.SIGUSR2, saved)\n"
+        "(pathlib.Path(sys.argv[1])/os.environ['RANK']).touch()\n"
+        "time.sleep(600)"
+    )
+    sent = []
+
+    def check() -> None:
+        if not sent and all((tmp_path / str(rank)).exists() for rank in range(2)):
+            sent.append(os.kill(os.getpid(), signal.SIGUSR2))
+
+    with pytest.raises(PreemptedError, match=r"stopped by SIGUSR2 after step 3 of 5(.|\n)*run the same command again"):
+        launch_ranks(python(code, tmp_path), 2, check)
+    assert sent
 
 
 def test_when_one_rank_dies_the_others_are_ended_and_its_last_words_are_told(tmp_path: Path) -> None:

@@ -314,16 +314,50 @@ def test_a_killed_process_is_resumed_to_the_same_bytes(place: Path, reference: P
 # --- many processes ---------------------------------------------------------------------------------------------------
 
 
-EXACT = ("full_shard", "ddp", "full_shard+resume", "shard_grad_op", "hybrid_shard")
-ROUNDED = {"full_shard+muon": 1e-3, "full_shard+bf16": 5e-3}
+EXACT = (
+    "full_shard",
+    "ddp",
+    "full_shard+resume",
+    "full_shard+warned",
+    "shard_grad_op",
+    "hybrid_shard",
+    "full_shard+padded",
+    "ddp+resume",
+)
+ROUNDED = {"full_shard+muon": 1e-3, "full_shard+bf16": 5e-3, "full_shard+lora": 1e-5, "ddp+lora": 1e-5, "ddp+sr": 0.1}
 """Runs of two processes that round otherwise than one process does, and by how much their losses may differ."""
 
 
 @pytest.fixture(scope="module")
 def two_processes(place: Path) -> Path:
     """The folder with all runs of two processes."""
-    launch_ranks([sys.executable, world.__file__, str(place), *EXACT, *ROUNDED], 2)
+    begin_alone(place)
+    launch_ranks([sys.executable, world.__file__, str(place), *EXACT, *ROUNDED, *FROM_ONE, *FOR_ONE], 2)
     return place
+
+
+FROM_ONE, FOR_ONE = ("full_shard+one", "ddp+one"), ("full_shard+begun", "ddp+begun", "hybrid_shard+begun")
+"""Runs that one process began for two to end, and those that two began for one to end."""
+
+
+def begin_alone(place: Path) -> None:
+    for name in FROM_ONE:
+        context = world.make_context(place / name, base=place / "base", data=place / "data")
+        with pytest.raises(world.Interrupted):
+            run(world.train_config(checkpoint_seconds=0.0), world.interrupt_at(context, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*FROM_ONE, *FOR_ONE])
+def test_a_run_goes_on_with_another_number_of_processes(two_processes: Path, reference: Path, name: str) -> None:
+    if name in FOR_ONE:
+        context = world.make_context(two_processes / name, base=two_processes / "base", data=two_processes / "data")
+        run(world.train_config(checkpoint_seconds=0.0), world.interrupt_at(context, 2))  # a third step would raise
+    rows, expected = world.losses(two_processes / name), world.losses(reference)
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in expected], abs=1e-5)
+    found, wanted = (AutoModelForCausalLM.from_pretrained(each / "model") for each in (two_processes / name, reference))
+    for left, right in zip(found.parameters(), wanted.parameters(), strict=True):
+        assert torch.allclose(left, right, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -335,7 +369,9 @@ def test_sharded_and_replicated_training_equal_one_process(two_processes: Path, 
             assert [row[name] for row in rows] == pytest.approx([row[name] for row in expected], abs=1e-5)
         assert [row["tokens"] for row in rows] == [row["tokens"] for row in expected]
         assert payload(place / mode).keys() == payload(reference).keys()
-    assert payload(place / "full_shard+resume") == payload(place / "full_shard")
+    for mode in ("full_shard+resume", "full_shard+warned"):
+        assert payload(place / mode) == payload(place / "full_shard")
+    assert payload(place / "ddp+resume") == payload(place / "ddp")
 
 
 @pytest.mark.slow

@@ -284,6 +284,24 @@ def test_layers_that_the_model_does_not_have_are_refused_with_those_that_it_has(
         train(place, "absent", world.train_config(adapter="lora", lora_targets=["query_key_value"]))
 
 
+def test_qlora_trains_an_adapter_over_a_base_in_four_bits(tmp_path: Path) -> None:
+    world.make_base(tmp_path / "base", width=64)
+    world.make_data(tmp_path / "data", world.examples(30))
+    settings = world.train_config(adapter="qlora", optimizer=config.AdamW(lr=5e-2, warmup_ratio=0.0))
+    folder = train(tmp_path, "qlora", settings)
+    assert column(folder, "loss")[-1] < column(folder, "loss")[0] - 0.1
+    merged = AutoModelForCausalLM.from_pretrained(folder / "model")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base/model")
+    assert getattr(merged.config, "quantization_config", None) is None
+    for name, weight in merged.named_parameters():
+        assert weight.dtype == torch.float32
+        distance = (weight - base.get_parameter(name)).norm() / base.get_parameter(name).norm()
+        assert distance > 0.01 if "_proj" in name else distance == 0, name
+    look = world.make_context(tmp_path / "look", base=folder, data=tmp_path / "data")
+    run(world.train_config(budget="1 steps", optimizer=config.AdamW(lr=0.0)), look)
+    assert column(look.folder, "loss")[0] < column(folder, "loss")[0] - 0.1  # the merged weights are the trained ones
+
+
 # --- memory and speed -------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalL
 
 from alpaca import config
 from alpaca.artifacts import Context
+from alpaca.errors import PreemptedError
 from alpaca.prompts import prompt
 from alpaca.records import Example, as_row, write_jsonl
 
@@ -128,14 +129,14 @@ def make_opt_base(folder: Path, dropout: float) -> Path:
     return folder
 
 
-def make_base(folder: Path, **special: str) -> Path:
+def make_base(folder: Path, width: int = 32, **special: str) -> Path:
     """folder/model in the transformers format; returns folder."""
     tokenizer = make_tokenizer(**special)
     torch.manual_seed(0)
     shape = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
@@ -165,6 +166,7 @@ def train_config(
     compute: str = "fp32",
     optimizer: config.Optimizer | None = None,
     fsdp: config.Fsdp | None = None,
+    precision: config.Precision | None = None,
     **train: Any,
 ) -> config.TrainConfig:
     settings = {"global_batch": 8, "micro_batch": 3, "max_length": 200, "checkpoint_seconds": 1e9, **train}
@@ -172,7 +174,7 @@ def train_config(
         model=config.TinyModel(name="tiny", parameters=1e4),
         train=config.Train(budget=budget, **settings),
         optimizer=optimizer or config.AdamW(lr=1e-2, warmup_ratio=0.2),
-        precision=config.Precision(compute=compute),
+        precision=precision or config.Precision(compute=compute),
         fsdp=fsdp or config.Fsdp(),
         seeds=config.TrainSeeds(),
     )
@@ -204,16 +206,21 @@ def _raise() -> None:
 
 def marked(marks: list[str]) -> dict[str, Any]:
     """Precision and optimizer of a run with these marks."""
+    rounded = config.Precision(compute="bf16", parameters="bf16", states="bf16", rounding="stochastic")
     return {
         "compute": "bf16" if "bf16" in marks else "fp32",
+        "precision": rounded if "sr" in marks else None,
         "optimizer": config.Muon() if "muon" in marks else None,
+        **({"adapter": "lora"} if "lora" in marks else {}),
+        **({"batching": "padded"} if "padded" in marks else {}),
     }
 
 
 def rank(folder: Path, runs: list[str]) -> None:
     """Trains once per run into folder/RUN, in one process group; a run is MODE and its marks, such as ddp+resume.
 
-    +resume: interrupts itself before the fourth step and starts again. +bf16 and +muon: precision and optimizer.
+    +resume: interrupts itself before the fourth step and starts again; +warned: rank 1 alone gets a signal there.
+    +begun: ends there. +lora, +bf16, +sr, +muon, +padded: what it says.
     """
     from alpaca.runtime.distributed import setup
     from alpaca.stages.train import parallel
@@ -227,11 +234,18 @@ def rank(folder: Path, runs: list[str]) -> None:
         parallel.check(fsdp, ranks.device)
         settings = train_config(fsdp=fsdp, checkpoint_seconds=0.0, **marked(marks))
         context = make_context(folder / name, base=folder / "base", data=folder / "data")
-        if "resume" in marks:
+        if "resume" in marks or "begun" in marks:
             with contextlib.suppress(Interrupted):
                 fine_tune(settings, interrupt_at(context, 3), ranks)
             context.check = lambda: None
-        fine_tune(settings, context, ranks)
+        if "warned" in marks:
+            with contextlib.suppress(PreemptedError):
+                warned = lambda: ranks.main or os.kill(os.getpid(), signal.SIGUSR2)  # noqa: E731
+                fine_tune(settings, interrupt_at(context, 3, warned), ranks)
+                raise AssertionError("the signal was not heard")
+            context.check = lambda: None
+        if "begun" not in marks:
+            fine_tune(settings, context, ranks)
     ranks.close()
 
 

@@ -21,27 +21,27 @@ from alpaca.stages.train.attention import Segments, segment_attention
 from alpaca.stages.train.loss import LinearNLL
 from alpaca.stages.train.packing import Layout, Run
 
-WIDTHS = (128, 256, 512, 1024)
+WIDTHS = (64, 128, 256, 512, 1024)
 TOKENS = 2048
 REPEATS = 5
 HEADS, HEAD_SIZE, BEGINNING = 4, 32, 33
 SHORT, LONG = 24, 320
 """Lengths of segments between which attention's time is taken to be a line in its pairs."""
-VOCABULARY = 4096
+VOCABULARY, POSITIONS = 4096, 1024
 
 
 def calibrate() -> speed.Rates:
     """Everything, with the threads that torch has now."""
     torch.manual_seed(0)
-    products = [_products(width) for width in WIDTHS]
-    call, pair = _attention()
+    layers = [_layer(width) for width in WIDTHS]
+    (call, pair), (logit, logit_width) = _attention(), _logit()
     return speed.Rates(
         widths=list(WIDTHS),
-        flops=products,
-        element=_element(products[1]),
+        flops=layers,
         call=call,
         pair=pair,
-        logit=_logit(products[1]),
+        logit=logit,
+        logit_width=logit_width,
         update=_update(),
     )
 
@@ -56,27 +56,17 @@ def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
     return median(found[1:])
 
 
-def _products(width: int) -> float:
-    """FLOP/s of a linear layer from `width` to 8/3 of it and back."""
-    inner = width * 8 // 3 // 16 * 16  # as models have it: other sizes are slower
-    layers = nn.Sequential(nn.Linear(width, inner, bias=False), nn.Linear(inner, width, bias=False))
-    tokens = max(256, TOKENS * 256 // max(256, width))
-    inputs, slope = torch.randn(1, tokens, width, requires_grad=True), torch.randn(1, tokens, width)
-    took = seconds(lambda: layers(inputs).backward(slope))
-    return 2 * 6 * tokens * width * inner / took
-
-
 class _Layer(nn.Module):
     """A Llama layer without attention: norms, rotations, residuals and the gated feed-forward block."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.shape, size = shape, (shape.width, shape.feed_forward)
+        self.shape = shape
         self.scales = nn.ParameterList([torch.ones(shape.width), torch.ones(shape.width)])
         self.inward = nn.ModuleList(nn.Linear(shape.width, shape.width, bias=False) for _ in range(3))
         self.outward = nn.Linear(shape.width, shape.width, bias=False)
-        self.gate, self.up = nn.Linear(*size, bias=False), nn.Linear(*size, bias=False)
-        self.down = nn.Linear(*reversed(size), bias=False)
+        self.gate, self.up = (nn.Linear(shape.width, shape.feed_forward, bias=False) for _ in range(2))
+        self.down = nn.Linear(shape.feed_forward, shape.width, bias=False)
 
     def forward(self, hidden: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
         normed = _normed(hidden, self.scales[0])
@@ -97,22 +87,24 @@ def _turned(tensor: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     return tensor * angles.cos() + torch.cat((-right, left), dim=-1) * angles.sin()
 
 
-def _element(product_rate: float) -> float:
-    """What a layer takes beside its products, for each number that its element-wise operations write."""
+def _layer(width: int) -> float:
+    """FLOP/s of a layer without attention: products and what lies between them."""
+    inner = width * 8 // 3 // 16 * 16  # other sizes are slower, and no model has them
+    heads = width // HEAD_SIZE
     shape = Shape(
-        layers=1, width=256, feed_forward=688, heads=8, kv_heads=8, head_size=32, vocabulary=1, tied=True, gated=True
-    )
-    layers = nn.ModuleList(_Layer(shape) for _ in range(2))
-    angles, slope = torch.randn(1, TOKENS, 1, shape.head_size), torch.randn(1, TOKENS, shape.width)
+        layers=1, width=width, feed_forward=inner, heads=heads, kv_heads=heads, head_size=HEAD_SIZE,
+        vocabulary=1, tied=True, gated=True,
+    )  # fmt: skip
+    layers, tokens = nn.ModuleList(_Layer(shape) for _ in range(2)), TOKENS * 256 // max(256, width)
+    angles, slope = torch.randn(1, tokens, 1, HEAD_SIZE), torch.randn(1, tokens, width)
 
     def work() -> None:
-        hidden = torch.randn(1, TOKENS, shape.width, requires_grad=True)
+        hidden = torch.randn(1, tokens, width, requires_grad=True)
         for layer in layers:
             hidden = layer(hidden, angles)
-        hidden.backward(slope)
+        hidden.backward(slope)  # type: ignore[no-untyped-call]
 
-    beside = seconds(work) / len(layers) - 6 * TOKENS * shape.layer_matrices / product_rate
-    return max(0.0, beside) / (TOKENS * speed.elements(shape))
+    return len(layers) * 6 * tokens * shape.layer_matrices / seconds(work)
 
 
 def _attention() -> tuple[float, float]:
@@ -142,15 +134,17 @@ def _attention() -> tuple[float, float]:
     return call, slope_of_pairs / (HEADS * HEAD_SIZE)
 
 
-def _logit(product_rate: float) -> float:
-    """What the loss takes beside the head's products, for each logit."""
-    width, positions = 256, 1024
-    hidden = torch.randn(positions, width, requires_grad=True)
+def _logit() -> tuple[float, float]:
+    """Seconds of a logit, and of one for each number of the hidden state."""
+    points = [(float(width), _loss(width) / (POSITIONS * VOCABULARY)) for width in (128, 512)]
+    return speed.line(points)
+
+
+def _loss(width: int) -> float:
+    hidden = torch.randn(POSITIONS, width, requires_grad=True)
     weight = torch.randn(VOCABULARY, width, requires_grad=True)
-    targets = torch.randint(VOCABULARY, (positions,))
-    took = seconds(lambda: LinearNLL.apply(hidden, weight, None, targets, positions).backward(), 3)  # type: ignore[no-untyped-call]
-    beside = took - 6 * positions * VOCABULARY * width / product_rate
-    return max(0.0, beside) / (positions * VOCABULARY)
+    targets = torch.randint(VOCABULARY, (POSITIONS,))
+    return seconds(lambda: LinearNLL.apply(hidden, weight, None, targets, POSITIONS).backward())  # type: ignore[no-untyped-call]
 
 
 def _update() -> float:

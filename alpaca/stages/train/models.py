@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import math
 from collections.abc import Callable
@@ -179,6 +180,14 @@ def embed_added(model: Any, tokenizer: Any, added: int, seed: int, multiple: int
         for head in (model.get_input_embeddings(), model.get_output_embeddings()):
             if head is not None:
                 head.weight[new] = head.weight[:old].mean(dim=0)
+
+
+def plain_config(model: Any) -> Any:
+    """The model's configuration without what says that its weights are in 4 bits: those that are exported are not."""
+    found = copy.deepcopy(model.config)
+    if getattr(found, "quantization_config", None) is not None:
+        del found.quantization_config
+    return found
 
 
 def align_config(model: Any, tokenizer: Any) -> None:

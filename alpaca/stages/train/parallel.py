@@ -54,8 +54,11 @@ class Placed:
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Around forward passes that no backward follows: no gradients, and what they gathered is given up again."""
-        self.objective.eval()
+        """Around forward passes that no backward follows: no gradients, and what they gathered is given up again.
+
+        The model stays in training mode: without dropout that makes no difference, but in evaluation mode bitsandbytes
+        repacks 4-bit weights on a CPU for good, and then computes wrong gradients without a word.
+        """
         try:
             with torch.no_grad():
                 yield
@@ -64,7 +67,6 @@ class Placed:
             for module in self.objective.modules():
                 if isinstance(module, FSDPModule):
                     module.reshard()
-            self.objective.train()
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         """Around forward and backward of one pass: gradients are exchanged in the last pass of a step only."""
@@ -120,7 +122,7 @@ def place(model: nn.Module, fsdp: Fsdp, precision: Precision, ranks: Ranks, *, c
     chunk: supervised positions whose logits exist at the same time.
     """
     formats.prepare(precision)
-    objective = Objective(model, chunk)
+    objective = Objective(model, chunk).train()
     forward: Callable[..., torch.Tensor] = objective
     if fsdp.mode in SHARDED and ranks.world_size > 1:
         _shard(objective, fsdp, ranks, precision)

@@ -102,7 +102,7 @@ def load(source: models.Source, config: TrainConfig, ranks: Ranks) -> Base:
     if module is not None:
         models.embed_added(module, tokenizer, added, config.seeds.init, config.train.vocabulary_multiple)
         models.align_config(module, tokenizer)
-        shape = module.config
+        shape = models.plain_config(module)
     shape = ranks.agree(shape)
     module = module or models.shape_of(shape, dtype)
     return Base(tokenizer=tokenizer, module=module, config=shape, added=added, dropped=dropped)
