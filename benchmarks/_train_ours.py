@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 from _train_data import PAD, preambles
-from _train_peers import LR, synchronise
+from _train_peers import LR, Watch
 
 from alpaca import config
 from alpaca.runtime.distributed import alone
@@ -22,7 +21,8 @@ class Ours:
     def __init__(
         self, model: Any, rows: list[Row], train: config.Train, precision: config.Precision | None = None
     ) -> None:
-        self.rows, self.rule, precision = rows, config.AdamW(lr=LR), precision or config.Precision()
+        self.rows, self.rule, self.watch = rows, config.AdamW(lr=LR), Watch()
+        precision = precision or config.Precision()
         surgery.number_format(model, precision)
         self.placed = parallel.place(model, config.Fsdp(), precision, alone(), chunk=train.loss_chunk)
         surgery.recompute(self.placed.model, train.recompute)
@@ -32,13 +32,16 @@ class Ours:
         self.optimizers = optim.build(self.placed.model, self.rule, precision)
         self.placed.objective.train()
 
-    def steps(self, count: int = 1) -> list[float]:
-        """Seconds of each of `count` optimizer steps, each on all examples: planning, passes, clipping, update."""
-        return [self._step() for _ in range(count)]
+    def steps(self, count: int = 1) -> Watch:
+        """Takes `count` optimizer steps, each on all examples: planning, passes, clipping, update. Returns the watch of
+        all steps so far."""
+        for _ in range(count):
+            self.watch.start()
+            self._step()
+            self.watch.stop()
+        return self.watch
 
-    def _step(self) -> float:
-        synchronise()
-        began = time.perf_counter()
+    def _step(self) -> None:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.gradients()
@@ -46,8 +49,6 @@ class Ours:
         gradient.rescale(model, gradient.norm(model), self.rule.clip, 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
-        synchronise()
-        return time.perf_counter() - began
 
     def gradients(self) -> float:
         """Accumulates the gradient of the global batch; returns the mean loss in nats per supervised token."""

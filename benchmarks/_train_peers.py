@@ -27,37 +27,51 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-class StepClock(TrainerCallback):  # type: ignore[misc]
-    """Seconds of each optimizer step, from its first forward pass to its end: the trainers' start is left out."""
+class Watch:
+    """Seconds of optimizer steps: on the wall, and of this process's processor time, which neighbours disturb less."""
 
     def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.began = 0.0
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+        self._began = (0.0, 0.0)
+
+    def start(self) -> None:
+        synchronise()
+        self._began = (time.perf_counter(), time.process_time())
+
+    def stop(self) -> None:
+        synchronise()
+        self.wall.append(time.perf_counter() - self._began[0])
+        self.cpu.append(time.process_time() - self._began[1])
+
+
+class StepClock(TrainerCallback):  # type: ignore[misc]
+    """Watches each optimizer step from its first forward pass to its end: the trainers' start is left out."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        synchronise()
-        self.began = time.perf_counter()
+        self.watch.start()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        synchronise()
-        self.seconds.append(time.perf_counter() - self.began)
+        self.watch.stop()
 
 
 class Peer:
     """A trainer that is made once and asked for steps on the same examples."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self.trainer, self.clock = trainer, StepClock()
-        trainer.add_callback(self.clock)
+        self.trainer, self.watch = trainer, Watch()
+        trainer.add_callback(StepClock(self.watch))
         trainer.remove_callback(PrinterCallback)
 
-    def steps(self, count: int = 1) -> list[float]:
-        """Seconds of each of `count` optimizer steps, each on all examples."""
-        self.clock.seconds.clear()
+    def steps(self, count: int = 1) -> Watch:
+        """Takes `count` optimizer steps, each on all examples; returns the watch of all steps so far."""
         self.trainer.args.max_steps = count
         self.trainer.args.data_seed = (self.trainer.args.data_seed or 0) + 1  # other neighbours, other padding
         self.trainer.train()
-        return list(self.clock.seconds)
+        return self.watch
 
 
 def arguments(**more: Any) -> dict[str, Any]:

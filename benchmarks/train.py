@@ -10,7 +10,8 @@ way over TRL's SFTTrainer with the quickest of its ways on this device, prefix_r
 No suffix: 4 layers of width 256 (5 million parameters); _tiny: 2 layers of width 128. Medians of the repeats, after one
 that is not counted; the ways take turns. Tokens are the examples' own, before any sharing. Of the trainers only the
 time between on_step_begin and on_step_end is counted (not their start, not their loading of batches); of this project's
-loop everything. spread_* are (largest - smallest) / median of a way's repeats.
+loop everything. *_ratio_cpu is the same in processor time, which a machine shared with others disturbs less; spread_*
+is (largest - smallest) / median of a way's repeats.
 
 Exactness, relative, against transformers' own model and loss on one example at a time, for packing (`loss_error`,
 `gradient_error`) and with the shared prefix (`prefix_*`): weights, norms and loss in fp64, and as they come (`_fp32`).
@@ -25,9 +26,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,14 +39,13 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from _train_data import SHAPES, Shape, model, rows, tokens  # noqa: E402
 from _train_ours import Ours  # noqa: E402
-from _train_peers import TRL_WAYS, original, trl  # noqa: E402
+from _train_peers import TRL_WAYS, Peer, original, trl  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
 from alpaca import config  # noqa: E402
 
 SAMPLE = 48
 """Examples on which TRL's ways are compared before the quickest is measured."""
-Steps = Callable[[int], list[float]]
 
 
 def say(text: str) -> None:
@@ -53,50 +53,58 @@ def say(text: str) -> None:
 
 
 def quickest_of_trl(shape: Shape, sample: int) -> str:
-    """Of TRL's ways of batching, the one that takes least time for one step."""
+    """Of TRL's ways of batching, the one that takes least processor time for one step."""
     batch = rows(sample, shape.vocabulary, seed=3)
-    seconds = {name: trl(model(shape), batch, way).steps(1)[0] for name, way in TRL_WAYS.items()}
+    seconds = {name: trl(model(shape), batch, way).steps().cpu[0] for name, way in TRL_WAYS.items()}
     say("TRL: " + ", ".join(f"{name} {tokens(batch) / took:.0f} tokens/s" for name, took in seconds.items()))
     return min(seconds, key=lambda name: seconds[name])
 
 
-def ways(shape: Shape, examples: int, trl_way: str) -> dict[str, Steps]:
+def ways(shape: Shape, examples: int, trl_way: str) -> dict[str, Ours | Peer]:
     """What takes turns, each with a model of its own on the same examples."""
     batch = rows(examples, shape.vocabulary)
     return {
-        "original": original(model(shape), batch).steps,
-        "trl": trl(model(shape), batch, TRL_WAYS[trl_way]).steps,
-        "packed": Ours(model(shape), batch, config.Train(batching="packed", shared_prefix=False)).steps,
-        "full": Ours(model(shape), batch, config.Train(batching="packed")).steps,
+        "original": original(model(shape), batch),
+        "trl": trl(model(shape), batch, TRL_WAYS[trl_way]),
+        "packed": Ours(model(shape), batch, config.Train(batching="packed", shared_prefix=False)),
+        "full": Ours(model(shape), batch, config.Train(batching="packed")),
     }
 
 
-def in_turns(steps: dict[str, Steps], repeats: int, warm_up: bool) -> dict[str, list[float]]:
-    """Seconds of one optimizer step, `repeats` times for each way, the ways taking turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+def in_turns(turning: dict[str, Ours | Peer], repeats: int, warm_up: bool) -> None:
+    """One optimizer step of each way after the other, `repeats` times; the warm-up's are not kept."""
     for turn in range(repeats + warm_up):
-        for name, step in steps.items():
-            seconds[name].append(step(1)[0])
-        say(f"turn {turn + 1}: " + ", ".join(f"{name} {each[-1]:.2f} s" for name, each in seconds.items()))
-    return {name: each[warm_up:] for name, each in seconds.items()}
+        watches = {name: way.steps() for name, way in turning.items()}
+        say(f"turn {turn + 1}: " + ", ".join(f"{name} {watch.wall[-1]:.2f} s" for name, watch in watches.items()))
+        if turn < warm_up:
+            for watch in watches.values():
+                watch.wall.clear()
+                watch.cpu.clear()
 
 
 def speed(name: str, suffix: str, quick: bool, repeats: int) -> dict[str, float]:
     """Ratios and tokens per second of one size."""
     shape, examples = SHAPES[name], 32 if quick else 128
-    trl_way = next(iter(TRL_WAYS)) if quick else quickest_of_trl(shape, SAMPLE)
-    seconds = in_turns(ways(shape, examples, trl_way), repeats, warm_up=not quick)
-    middle = {way: median(each) for way, each in seconds.items()}
-    real = tokens(rows(examples, shape.vocabulary))
-    result = {
-        "packing_ratio": middle["original"] / middle["packed"],
-        "full_ratio": middle["original"] / middle["full"],
-        "prefix_ratio": middle["packed"] / middle["full"],
-        "trl_ratio": middle["trl"] / middle["full"],
-    }
+    turning = ways(shape, examples, next(iter(TRL_WAYS)) if quick else quickest_of_trl(shape, SAMPLE))
+    in_turns(turning, repeats, warm_up=not quick)
+    wall = {way: each.watch.wall for way, each in turning.items()}
+    real, middle = tokens(rows(examples, shape.vocabulary)), {way: median(each) for way, each in wall.items()}
+    result = ratios(middle)
+    processor = ratios({way: median(each.watch.cpu) for way, each in turning.items()})
+    result |= {f"{key}_cpu": value for key, value in processor.items()}
     result |= {f"tokens_per_second_{way}": real / took for way, took in middle.items()}
-    result |= {f"spread_{way}": (max(each) - min(each)) / middle[way] for way, each in seconds.items()}
+    result |= {f"spread_{way}": (max(each) - min(each)) / middle[way] for way, each in wall.items()}
     return {key + suffix: round(value, 3) for key, value in result.items()}
+
+
+def ratios(seconds: dict[str, float]) -> dict[str, float]:
+    """The four ratios of the claim from each way's seconds for the same examples."""
+    return {
+        "packing_ratio": seconds["original"] / seconds["packed"],
+        "full_ratio": seconds["original"] / seconds["full"],
+        "prefix_ratio": seconds["packed"] / seconds["full"],
+        "trl_ratio": seconds["trl"] / seconds["full"],
+    }
 
 
 def exactness(quick: bool) -> dict[str, float]:
@@ -116,9 +124,11 @@ def exactness(quick: bool) -> dict[str, float]:
 
 def others(quick: bool) -> dict[str, float]:
     """The checkpoint's stall, and the forecast against what is measured."""
+    from _train_forecast import forecast_errors
     from _train_save import save_stall
 
-    return save_stall(40, 1, say) if quick else save_stall(400, 5, say)
+    stall = save_stall(40, 1, say) if quick else save_stall(400, 5, say)
+    return stall | (forecast_errors(steps=2) if quick else forecast_errors())
 
 
 def main() -> None:
@@ -128,6 +138,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # of the processes that are started here
     logging.set_verbosity_error()
     repeats = 1 if arguments.quick else arguments.repeats
     result: dict[str, Any] = exactness(arguments.quick)

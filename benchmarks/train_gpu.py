@@ -95,7 +95,7 @@ def measure(name: str, given: argparse.Namespace, make: Callable[[], Ours | Peer
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     way = make()
-    seconds = way.steps(given.warm_up + given.steps)[given.warm_up :]
+    seconds = way.steps(given.warm_up + given.steps).wall[given.warm_up :]
     peak = torch.cuda.max_memory_allocated() / 2**30 if given.device == "cuda" else 0.0
     say(f"{name}: {', '.join(f'{each:.3f}' for each in seconds)} s, {peak:.1f} GiB")
     if given.profile and isinstance(way, Ours):
@@ -180,7 +180,7 @@ def trl_way(given: argparse.Namespace, shape: Shape, examples: list[Any], way: d
     return trl(fresh(given, shape, stored(given)), examples, way, **fused(given))
 
 
-def fused(given: argparse.Namespace) -> dict[str, str]:
+def fused(given: argparse.Namespace) -> dict[str, Any]:
     """The peers' optimizer: AdamW, on a GPU in one kernel."""
     return {} if given.device == "cpu" else {"optim": "adamw_torch_fused"}
 

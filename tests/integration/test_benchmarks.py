@@ -14,7 +14,19 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 MUST_BE_ZERO = {
     "dedup": ("f_mismatches", "decision_mismatches"),
     "sampling": ("fault_lost", "fault_duplicated", "distinct_hashes", "parity_differences"),
+    "train": ("resume_mismatch",),
 }
+AT_MOST = {
+    "train": {
+        **dict.fromkeys(("loss_error", "gradient_error", "prefix_loss_error", "prefix_gradient_error"), 1e-9),
+        **dict.fromkeys(("loss_error_fp32", "gradient_error_fp32"), 5e-6),
+        **dict.fromkeys(("prefix_loss_error_fp32", "prefix_gradient_error_fp32"), 5e-6),
+        "accumulation_error": 1e-6,
+        "fsdp_loss_error": 1e-5,
+        "fsdp_loss_error_muon": 1e-3,
+    }
+}
+"""What no machine's load can change, so the quick form is held to it too."""
 KEYS = {
     "planning": {"plan_1_seconds", "plan_200_seconds", "help_seconds", "hydra_help_seconds", "second_run_seconds"},
     "dedup": {"decision_ratio", "full_ratio", "f_mismatches", "decision_mismatches", "pool_size"},
@@ -29,6 +41,14 @@ KEYS = {
         "cost_error",
     },
     "data_size_curve": {"exact_match_250", "exact_match_1000", "run_seconds", "pretrain_seconds"},
+    "train": {
+        *AT_MOST["train"],
+        "resume_mismatch",
+        *(f"{name}_ratio{size}" for name in ("packing", "full", "prefix", "trl") for size in ("", "_tiny")),
+        "save_stall_ratio",
+        *(f"forecast_{what}_error{size}" for what in ("memory", "seconds") for size in ("", "_tiny")),
+    },
+    "train_gpu": {"tokens_per_second_ours", "mfu_ours", "mfu_computed_ours", "original_ratio", "trl_ratio"},
 }
 
 
@@ -51,6 +71,8 @@ def test_the_quick_form_ends_with_numbers(name: str, monkeypatch: pytest.MonkeyP
     result = result_of(scripts()[name], ["--quick"])
     assert result.keys() >= KEYS[name]
     assert not any(result[key] for key in MUST_BE_ZERO.get(name, ()))
+    above = {key: result[key] for key, most in AT_MOST.get(name, {}).items() if result[key] > most}
+    assert not above
 
 
 def test_a_script_that_prints_no_numbers_is_refused(tmp_path: Path) -> None:
