@@ -18,6 +18,9 @@ GPU_CONTEXT = 0.6 * GIB
 """What the driver takes for a process."""
 FRAGMENTED = 0.04
 """Share of what is held that the GPU's allocator loses between its blocks."""
+SCATTERED = 0.4
+"""Share of the activations that the C library's allocator adds on a CPU where a step has several passes: the gradients
+of the first lie between what it freed (measured)."""
 CPU_CONTEXT = 0.03 * GIB
 """Libraries' buffers and code that only training loads."""
 
@@ -100,8 +103,13 @@ def memory(shape: Shape, work: Work, settings: Settings) -> Memory:
     if settings.fsdp.offload:
         host = parts.parameters + parts.gradients + parts.states
         parts = replace(parts, parameters=0.0, gradients=0.0, states=0.0, host=host)
-    context = GPU_CONTEXT + FRAGMENTED * parts.total if settings.on_gpu else CPU_CONTEXT
-    return replace(parts, overhead=context)
+    return replace(parts, overhead=_overhead(parts, work, settings))
+
+
+def _overhead(parts: Memory, work: Work, settings: Settings) -> float:
+    if settings.on_gpu:
+        return GPU_CONTEXT + FRAGMENTED * parts.total
+    return CPU_CONTEXT + (SCATTERED * parts.activations if work.passes > 1 else 0.0)
 
 
 def shard_count(fsdp: Fsdp) -> int:

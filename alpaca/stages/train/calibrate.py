@@ -21,13 +21,13 @@ from alpaca.stages.train.attention import Segments, segment_attention
 from alpaca.stages.train.loss import LinearNLL
 from alpaca.stages.train.packing import Layout, Run
 
-WIDTHS = (64, 128, 256, 512, 1024)
-TOKENS = 2048
-REPEATS = 5
+WIDTHS = (64, 128, 256, 512)
+TOKENS = 1536
+REPEATS = 4
 HEADS, HEAD_SIZE, BEGINNING = 4, 32, 33
 SHORT, LONG = 24, 320
 """Lengths of segments between which attention's time is taken to be a line in its pairs."""
-VOCABULARY, POSITIONS = 4096, 1024
+VOCABULARY, POSITIONS = 4096, 512
 
 
 def calibrate() -> speed.Rates:
