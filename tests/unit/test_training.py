@@ -432,6 +432,42 @@ def test_a_missing_model_folder_or_weights_names_the_key(tmp_path: Path) -> None
         models.load_model(source)
 
 
+def test_a_config_that_does_not_match_the_weights_is_refused(tmp_path: Path) -> None:
+    world.make_base(tmp_path)
+    path = tmp_path / "model/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "vocab_size": 317}))
+    with pytest.raises(UserError, match=r"model.path: cannot load the model"):
+        models.load_model(models.source(hub(path=str(tmp_path / "model")), None))
+
+
+def test_torn_weights_are_refused(tmp_path: Path) -> None:
+    world.make_base(tmp_path)
+    path = tmp_path / "model/model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model.path: cannot load the model"):
+        models.load_model(models.source(hub(path=str(tmp_path / "model")), None))
+
+
+def test_a_tokenizer_of_another_model_is_refused_or_told_of(place: Path) -> None:
+    module, tokenizer = AutoModelForCausalLM.from_pretrained(place / "base/model"), world.make_tokenizer()
+    module.config.bos_token_id = tokenizer.bos_token_id
+    assert models.other_specials(tokenizer, module) == []
+    module.config.eos_token_id = [7, 9]
+    assert models.other_specials(tokenizer, module) == [
+        f"eos_token_id is {tokenizer.eos_token_id} in the tokenizer and [7, 9] in config.json; the tokenizer's is used"
+    ]
+    module.resize_token_embeddings(2 * len(tokenizer))
+    with pytest.raises(UserError, match=rf"has {len(tokenizer)} tokens, the model embeds {2 * len(tokenizer)}"):
+        models.check_fit(tokenizer, module, models.Source(name="x", key="model.path"))
+
+
+def test_examples_that_all_lose_their_end_are_refused() -> None:
+    tokenizer = world.make_tokenizer()
+    rows = [Example(id=str(index), instruction="x", input="", output="y" * 300) for index in range(3)]
+    with pytest.raises(UserError, match=r"train.max_length: all 3 examples are longer than 250 tokens"):
+        tokens.refuse_endless(tokens.encode(rows, tokenizer, 250), 250)
+
+
 def test_without_the_hub_it_says_what_to_place_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"model.id: cannot load the tokenizer of someone/something(.|\n)*model.path="):

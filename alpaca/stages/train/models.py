@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alpaca.config import HubModel, Model
@@ -19,6 +20,8 @@ from alpaca.errors import UserError
 from alpaca.runtime.seeding import seed_torch
 
 PAD = "[PAD]"
+SPARE_ROWS = 0.1
+"""Share of embeddings without a token up to which they are taken for padding; published models stay below 0.03."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +128,8 @@ def _load(loader: Callable[..., Any], source: Source, thing: str, **options: Any
         options["revision"] = source.revision
     try:
         return loader(source.name, **options)
-    except (OSError, ValueError, KeyError) as error:  # what transformers raises for missing, unknown and torn files
+    # What transformers raises for files that are missing, unknown, torn or of other sizes than config.json says.
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             what=f"cannot load the {thing} of {source.name}: {reason}", where=source.key, remedy=_remedy(source)
@@ -152,14 +156,24 @@ def add_padding(tokenizer: Any) -> int:
 
 
 def check_fit(tokenizer: Any, model: Any, source: Source) -> None:
-    """Refuses a tokenizer with more tokens than the model has embeddings (before any token is added)."""
+    """Refuses a tokenizer of another model, before any token is added: more tokens than embeddings, or far fewer."""
     rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    if len(tokenizer) > rows or len(tokenizer) < (1 - SPARE_ROWS) * rows:
         raise UserError(
             what=f"the tokenizer of {source.name} has {len(tokenizer)} tokens, the model embeds {rows}",
             where=source.key,
             remedy="they do not belong together; take both from one source",
         )
+
+
+def other_specials(tokenizer: Any, model: Any) -> list[str]:
+    """Special tokens that model and tokenizer know under other ids, in words: often a tokenizer of another model."""
+    found = []
+    for name in ("bos_token_id", "eos_token_id"):
+        known, used = getattr(model.config, name, None), getattr(tokenizer, name)
+        if known is not None and used is not None and used not in (known if isinstance(known, list) else [known]):
+            found.append(f"{name} is {used} in the tokenizer and {known} in config.json; the tokenizer's is used")
+    return found
 
 
 def embed_added(model: Any, tokenizer: Any, added: int, seed: int, multiple: int = 1) -> None:

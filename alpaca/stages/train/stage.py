@@ -36,6 +36,8 @@ class Base:
     """Tokens added to the tokenizer."""
     dropped: int
     """Dropout rates set to zero."""
+    surprises: list[str]
+    """What a user should hear of the tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,10 +95,11 @@ def fine_tune(config: TrainConfig, context: Context, ranks: Ranks) -> None:
 def load(source: models.Source, config: TrainConfig, ranks: Ranks) -> Base:
     """Tokenizer and model, fitted to each other. Only rank 0 reads the weights; the others get the shapes from it."""
     tokenizer, dtype = models.load_tokenizer(source), precision.stored(config.precision)
-    module, shape, dropped = None, None, 0
+    module, shape, dropped, surprises = None, None, 0, list[str]()
     if ranks.main:
         module = models.load_model(source, dtype, quantised=config.train.adapter == "qlora")
         models.check_fit(tokenizer, module, source)
+        surprises = models.other_specials(tokenizer, module)
         dropped = models.disable_dropout(module)
     added = models.add_padding(tokenizer)
     if module is not None:
@@ -105,12 +108,15 @@ def load(source: models.Source, config: TrainConfig, ranks: Ranks) -> Base:
         shape = models.plain_config(module)
     shape = ranks.agree(shape)
     module = module or models.shape_of(shape, dtype)
-    return Base(tokenizer=tokenizer, module=module, config=shape, added=added, dropped=dropped)
+    return Base(
+        tokenizer=tokenizer, module=module, config=shape, added=added, dropped=dropped, surprises=surprises
+    )
 
 
 def read_data(config: TrainConfig, folder: Path, tokenizer: Any) -> Data:
     """The training set of a finished curate stage in tokens, its held-out part, and the order of the steps."""
     encoded = tokens.encode(read_examples(folder), tokenizer, config.train.max_length)
+    tokens.refuse_endless(encoded, config.train.max_length)
     if config.train.holdout >= len(encoded.rows):
         raise UserError(
             what=f"{config.train.holdout} of {len(encoded.rows)} examples held out leave nothing to train on",
@@ -155,6 +161,8 @@ def read_examples(folder: Path) -> list[Example]:
 
 
 def _say_data(context: Context, config: TrainConfig, base: Base, data: Data) -> None:
+    for text in base.surprises:
+        context.log(f"warning: {text}")
     encoded, lengths = data.encoded, [len(row.ids) for row in data.rows]
     context.log(
         f"{len(data.rows)} examples, {sum(lengths) / len(lengths):.1f} tokens each; {data.order.steps} steps "

@@ -128,3 +128,14 @@ def _refuse_empty(encoded: Encoded, examples: int, max_length: int) -> None:
             where="train.max_length",
             remedy="a larger train.max_length",
         )
+
+
+def refuse_endless(encoded: Encoded, max_length: int) -> None:
+    """Refuses a training set in which no example keeps its end of sequence."""
+    if encoded.truncated == len(encoded.rows):
+        raise UserError(
+            what=f"all {len(encoded.rows)} examples are longer than {max_length} tokens: none keeps its end of "
+            "sequence, and a model trained on them would never stop",
+            where="train.max_length",
+            remedy="a larger train.max_length",
+        )
