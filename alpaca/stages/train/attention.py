@@ -150,7 +150,7 @@ def _by_runs(
             done.append(_joined(attend(q, k, v, is_causal=True)))
         else:
             k, v = (_after(each[run.prefix], own, run) for each, own in ((keys, k), (values, v)))
-            mask = _offset_causal(run.length, layout.before(run), query.device)
+            mask = _offset_causal(run, layout.before(run), query)
             done.append(_joined(attend(q, k, v, attn_mask=mask)))
     return torch.cat(done).unsqueeze(0)
 
@@ -171,10 +171,16 @@ def _after(beginning: torch.Tensor, own: torch.Tensor, run: Run) -> torch.Tensor
     return torch.cat([beginning.unsqueeze(0).expand(run.count, -1, -1, -1), own], dim=2)
 
 
-@functools.lru_cache(maxsize=2048)
-def _offset_causal(length: int, before: int, device: torch.device) -> torch.Tensor:
-    """[n, p + n]: each token sees the whole beginning, and its own segment up to itself."""
-    return torch.ones(length, before + length, dtype=torch.bool, device=device).tril(before)
+def _offset_causal(run: Run, before: int, like: torch.Tensor) -> torch.Tensor:
+    """[n, p + n], added to the scores: each token sees the whole beginning, and its own segment up to itself."""
+    rows = 1 << (run.length - 1).bit_length()
+    return _largest_mask(rows, before, like.dtype, like.device)[: run.length, : before + run.length]
+
+
+@functools.lru_cache(maxsize=64)
+def _largest_mask(rows: int, before: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Masks of shorter segments are its upper left corners, so that few are kept."""
+    return torch.full((rows, before + rows), -torch.inf, dtype=dtype, device=device).triu(before + 1)
 
 
 def _on_gpu(
