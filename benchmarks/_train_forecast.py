@@ -77,7 +77,7 @@ def forecast(name: str, examples: int) -> dict[str, float]:
     if rates is None:
         raise SystemExit("this processor could not be measured: python -m alpaca.stages.train.calibrate 1")
     seconds = speed.cpu_seconds(shape, step(chosen.train, Lengths()), asked, rates)
-    return {"memory": peak.total / GIB, "seconds": seconds}
+    return {"memory": (peak.total - peak.libraries) / GIB, "seconds": seconds}
 
 
 def _threads() -> int:

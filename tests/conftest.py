@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+os.environ.setdefault("ALPACA_CALIBRATE", "0")  # a plan measures a processor it does not know, for some seconds
 
 
 @pytest.fixture

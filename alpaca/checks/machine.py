@@ -9,6 +9,7 @@ from alpaca import teachers
 from alpaca.checks import memory
 from alpaca.config import AskedDataGen, HubModel, Run
 from alpaca.errors import UserError
+from alpaca.footprint import gpu_of
 from alpaca.footprint.shape import hub_cache
 from alpaca.runtime import provenance
 from alpaca.teachers.openai import KEY_VARIABLE, OPENAI_URL, key_for
@@ -64,7 +65,7 @@ def _processes(run: Run) -> Iterator[UserError]:
 def _formats(run: Run) -> Iterator[UserError]:
     """A number format that the processor cannot multiply in."""
     compute, count = run.precision.compute, provenance.gpu_count()
-    gpu = memory.gpu_of(run)
+    gpu = gpu_of(run)
     if not count and gpu is None and compute in ("tf32", "fp8"):
         yield UserError(
             what=f"{compute} is a format of GPUs, and this machine has none",

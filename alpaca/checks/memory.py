@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from alpaca.config import AdamW8bit, Run
 from alpaca.errors import UserError
-from alpaca.footprint import GIB, Gpu, Memory, gpus, peak, shape_of
-from alpaca.footprint.memory import SHARDED
+from alpaca.footprint import GIB, Gpu, Memory, gpu_of, peak, shape_of
+from alpaca.footprint.memory import BYTES, SHARDED, gib, told
 from alpaca.footprint.work import is_packed
 from alpaca.runtime import provenance
 
@@ -17,8 +17,6 @@ BYTES_PER_PARAMETER = 16
 """fp32 weights, gradients and two AdamW states: the count for a model whose shape is not known."""
 BF16_SR = {"compute": "bf16", "parameters": "bf16", "states": "bf16", "rounding": "stochastic"}
 """precision=bf16_sr."""
-LOADING_BYTES = 4
-"""Of each parameter while weights are read, once per machine."""
 
 
 def problems(run: Run) -> Iterator[UserError]:
@@ -39,21 +37,6 @@ def problems(run: Run) -> Iterator[UserError]:
             remedy=_way_out(run, gpu, room),
         )
     yield from _host(run, gpu, found)
-
-
-def gpu_of(run: Run) -> Gpu | None:
-    """The GPU that is assumed, or this machine's; None: none, or of a kind that is not in the table."""
-    return gpus.named(run.fsdp.gpu) if run.fsdp.gpu else gpus.here() if provenance.gpu_count() else None
-
-
-def told(found: Memory) -> str:
-    """The parts in GiB, largest first."""
-    return ", ".join(f"{name} {gib(size)}" for name, size in found.parts().items() if size > 0.005 * found.total)
-
-
-def gib(size: float) -> str:
-    """Bytes as GiB with three digits."""
-    return f"{size / GIB:.3g}" if size < 1000 * GIB else f"{size / GIB:.0f}"
 
 
 def _room(run: Run, gpu: Gpu | None) -> float:
@@ -85,7 +68,7 @@ def _host(run: Run, gpu: Gpu | None, found: Memory) -> Iterator[UserError]:
     shape = shape_of(run.model)
     if gpu is None or shape is None or not provenance.gpu_count():
         return
-    loading, present = shape.parameters * LOADING_BYTES, provenance.memory_bytes()
+    loading, present = shape.parameters * BYTES[run.precision.parameters], provenance.memory_bytes()
     needed = max(loading, found.host * run.fsdp.world_size)
     if needed > present:
         kept = "its weights, gradients and states (fsdp.offload=true)" if needed > loading else "its weights to load"

@@ -45,7 +45,8 @@ def plan_table(session: Session) -> Table:
     ]
     for stage, folder, status, shared, key in rows if len(rows) <= MOST_ROWS else []:
         done = status == "cached"
-        text = "nothing" if done else forecast.cost(session.plan.nodes[key], session.plan, session.output)
+        threads = session.run.cluster.threads
+        text = "nothing" if done else forecast.cost(session.plan.nodes[key], session.plan, session.output, threads)
         table.add_row(
             stage, folder, f"[green]{status}[/]" if done else f"[yellow]{status}[/]", str(shared), escape(text)
         )

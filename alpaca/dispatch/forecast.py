@@ -18,22 +18,17 @@ from alpaca.config import (
     ReleasedDataGen,
     RespondConfig,
     SampleConfig,
-    TinyModel,
-    TrainConfig,
 )
-from alpaca.dispatch import asking
+from alpaca.dispatch import asking, training
 from alpaca.plan import Node, Plan
-from alpaca.runtime.budget import Budget
-
-# Mean of the released set (4.2 characters a token): see the benchmark notes in benchmarks/README.md.
-EXAMPLE_TOKENS = 128
-H100_FLOPS, GUESSED_UTILISATION = 989e12, 0.4
 
 
-def cost(node: Node, plan: Plan, output: Path) -> str:
-    """One line: amounts, then how long such a stage took here before, if any did."""
+def cost(node: Node, plan: Plan, output: Path, threads: int = 1) -> str:
+    """One line: amounts, then how long such a stage took here before, if any did. threads: of a stage on a CPU."""
     describe = _DESCRIBE.get(node.stage)
     amount = describe(node, plan, output) if describe else ""
+    if node.stage == "train":
+        amount = training.line(node, plan, output, threads)
     seconds = _seconds_before(node, plan, output)
     before = "" if seconds is None else f"about {seconds:.0f} s, as before"
     return "; ".join(part for part in (amount, before) if part) or "seconds"
@@ -61,7 +56,18 @@ AMOUNTS = {
     ),
     "curate": ("data.size", "data.dedup_threshold"),
     "pretrain": ("model.steps", "model.batch", "model.layers", "model.width"),
-    "train": ("train.budget", "train.global_batch", "train.max_length", "fsdp.world_size", "precision.compute"),
+    "train": (
+        "train.budget",
+        "train.global_batch",
+        "train.batch_unit",
+        "train.max_length",
+        "train.batching",
+        "train.recompute",
+        "train.adapter",
+        "optimizer.kind",
+        "fsdp.world_size",
+        "precision.compute",
+    ),
     "respond": ("size", "responses.max_new_tokens"),
     "score": ("metrics",),
 }
@@ -132,32 +138,6 @@ def _pretrain(node: Node, plan: Plan, output: Path) -> str:
     return f"{config.model.steps:,} steps x {config.model.batch} lines"
 
 
-def _train(node: Node, plan: Plan, output: Path) -> str:
-    config: TrainConfig = node.config
-    budget, batch = Budget.parse(config.train.budget), config.train.global_batch
-    examples = _examples(node, plan, output)
-    if budget.unit != "steps" and examples is None:
-        return f"{budget.canonical()} x batch {batch}"
-    steps = budget.steps(examples or 0, batch, EXAMPLE_TOKENS)
-    text = f"{steps:,} steps x {batch} examples"
-    if isinstance(config.model, TinyModel):
-        return text
-    tokens = steps * batch * EXAMPLE_TOKENS
-    flops = 6 * config.model.parameters * tokens
-    hours = flops / (H100_FLOPS * GUESSED_UTILISATION) / 3600
-    guess = f"{hours:.2g} GPU-hours on an H100 at 40 % (a guess)"
-    return f"{text}, {asking.short(tokens)} tokens, {flops:.1e} FLOP: {guess}"
-
-
-def _examples(node: Node, plan: Plan, output: Path) -> int | None:
-    """Size of the training set as far as the plan knows it."""
-    curate = plan.nodes[node.parents["data"]]
-    size: int | None = curate.config.data.size
-    if size is not None:
-        return size
-    return asking.pool_size(plan.nodes[curate.parents["pool"]], output)
-
-
 def _respond(node: Node, plan: Plan, output: Path) -> str:
     config: RespondConfig = node.config
     items = f"{config.size:,} items" if config.size else "all items"
@@ -170,6 +150,5 @@ _DESCRIBE: dict[str, Callable[[Node, Plan, Path], str]] = {
     "moderate": _moderate,
     "curate": _curate,
     "pretrain": _pretrain,
-    "train": _train,
     "respond": _respond,
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 from alpaca.config import Fsdp, Optimizer, Precision, Run, Train, TrainConfig
-from alpaca.footprint.shape import Shape, shape_of
-from alpaca.footprint.work import Lengths, Work, fullest
+from alpaca.footprint.shape import Shape
+from alpaca.footprint.work import Work
 
 GIB = 2**30
 SHARDED = ("full_shard", "shard_grad_op", "hybrid_shard")
@@ -23,6 +23,8 @@ SCATTERED = 0.4
 of the first lie between what it freed (measured)."""
 CPU_CONTEXT = 0.03 * GIB
 """Libraries' buffers and code that only training loads."""
+LIBRARIES = 0.45 * GIB
+"""Python, torch and transformers, imported."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +44,8 @@ class Memory:
     copies: float = 0.0
     """Weights in the numbers of the matrix products, beside those that are trained."""
     overhead: float = 0.0
+    libraries: float = 0.0
+    """Interpreter and libraries of a process on a CPU, before a model is made."""
     host: float = 0.0
     """Of these parts, or of the loading, what lies in host memory beside a GPU."""
 
@@ -78,15 +82,6 @@ def settings_of(config: Run | TrainConfig, on_gpu: bool) -> Settings:
     )
 
 
-def peak(config: Run | TrainConfig, *, on_gpu: bool, lengths: Lengths | None = None) -> Memory | None:
-    """The peak of one process of a training run; None where the model's shape is not known."""
-    shape = shape_of(config.model)
-    if shape is None:
-        return None
-    work = fullest(config.train, lengths or Lengths(), config.fsdp.world_size)
-    return memory(shape, work, settings_of(config, on_gpu))
-
-
 def memory(shape: Shape, work: Work, settings: Settings) -> Memory:
     """The peak of one process. work: of a pass with the most tokens."""
     shards = shard_count(settings.fsdp)
@@ -103,7 +98,8 @@ def memory(shape: Shape, work: Work, settings: Settings) -> Memory:
     if settings.fsdp.offload:
         host = parts.parameters + parts.gradients + parts.states
         parts = replace(parts, parameters=0.0, gradients=0.0, states=0.0, host=host)
-    return replace(parts, overhead=_overhead(parts, work, settings))
+    libraries = 0.0 if settings.on_gpu else LIBRARIES
+    return replace(parts, overhead=_overhead(parts, work, settings), libraries=libraries)
 
 
 def _overhead(parts: Memory, work: Work, settings: Settings) -> float:
@@ -245,3 +241,13 @@ def _gathered(shape: Shape, work: Work, settings: Settings) -> float:
 def _copies(shape: Shape, settings: Settings) -> float:
     """A frozen base in 4 bits is unpacked layer by layer, and again in the backward pass."""
     return 2.0 * shape.matrices if _casts(settings) and settings.train.adapter != "qlora" else 0.0
+
+
+def told(found: Memory) -> str:
+    """The parts in GiB, largest first; what is below a percent is left out."""
+    return ", ".join(f"{name} {gib(size)}" for name, size in found.parts().items() if size > 0.01 * found.total)
+
+
+def gib(size: float) -> str:
+    """Bytes as GiB, in three digits."""
+    return f"{size / GIB:.0f}" if size >= 999.5 * GIB else f"{size / GIB:.3g}"

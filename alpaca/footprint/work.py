@@ -31,6 +31,10 @@ class Lengths:
     spread: float = SPREAD
 
 
+EMBEDDED = Lengths(mean=24.0, shared=(), shared_mean=0.0, supervised=0.3, spread=0.3)
+"""Of the embedded world, whose tokenizer has learnt the templates: their beginnings are too short to be shared."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
     """One optimizer step of one process: `passes` equal forward and backward passes. All in the mean."""

@@ -1,4 +1,4 @@
-"""What the plan says of money before anything is asked."""
+"""What the plan says of money and of training before anything is asked or started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from alpaca import plan, sweep
-from alpaca.dispatch import asking
+from alpaca.artifacts import find_folder
+from alpaca.dispatch import asking, forecast, training
+from alpaca.footprint import gpus, speed
+from alpaca.runtime import provenance
 
 OPENAI = ["teacher=openai", "teacher.model=gpt-6-luna", "until=curate"]
 
@@ -73,3 +76,83 @@ def test_the_instructions_to_be_answered_are_counted(tmp_path: Path) -> None:
     source = ["data_gen=reanswer", f"data_gen.path={path}", "data.size=null"]
     found = guesses(*source, *OPENAI, "data.selection=judge_score")
     assert (found["sample"].requests, found["rate"].requests) == (70, 70)
+
+
+# --- training
+
+
+def told(*overrides: str) -> str:
+    """The plan's line for training."""
+    graph = plan.build(sweep.expand(list(overrides), multirun=False).runs)
+    (node,) = [node for node in graph.nodes.values() if node.stage == "train"]
+    return forecast.cost(node, graph, Path("nowhere"))
+
+
+@pytest.fixture
+def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "gpu_count", lambda: 0)
+    monkeypatch.setattr(provenance, "memory_bytes", lambda: 16 * 2**30)
+    rates = speed.Rates(
+        widths=[96], flops=[5e10], call=1e-4, pair=1e-10, logit=1e-9, logit_width=1e-11, update=1e-9
+    )
+    monkeypatch.setattr(speed, "rates", lambda threads: rates)
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_steps_tokens_seconds_and_memory_of_a_cpu_are_told() -> None:
+    text = told()
+    assert text.startswith("400 steps x 64 examples, 614 k tokens; about ")
+    assert "on this processor" in text
+    assert "GiB per process (libraries" in text
+    assert text.endswith("of 16 in this machine")
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_what_does_not_fit_here_is_told_for_a_usual_gpu() -> None:
+    text = told("model=llama7b")
+    assert text.startswith("1,219 steps x 128 examples, 20 M tokens, 7.9e+17 FLOP; about ")
+    assert "a GPU H100-80GB at 50% of its peak (a guess), if it had one (fsdp.gpu=NAME for another)" in text
+    assert "GiB per process (states 50.2, " in text
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_the_gpu_that_is_named_and_the_processes_count() -> None:
+    text = told("model=llama7b", "fsdp=full_shard", "fsdp.world_size=8", "fsdp.gpu=A100-80GB", "train.batching=padded")
+    assert "on 8 GPUs A100-80GB at 25% of its peak (a guess);" in text
+    assert text.endswith("of 80 on a GPU A100-80GB")
+    assert "states 6.28" in text
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_a_batch_in_tokens_and_data_of_unknown_size() -> None:
+    text = told("train.batch_unit=tokens", "train.global_batch=6400", "train.budget=1e6 tokens")
+    assert text.startswith("157 steps x 6400 tokens, ")
+    unknown = told("model=llama7b", "data_gen.hub=a/b", "data.size=null")
+    assert unknown == "3 epochs x batch 128 examples"
+
+
+def test_a_gpu_of_an_unknown_kind_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "gpu_count", lambda: 1)
+    monkeypatch.setattr(gpus, "here", lambda: None)
+    assert told("model=llama7b") == "1,219 steps x 128 examples, 20 M tokens, 7.9e+17 FLOP"
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_lengths_are_counted_where_the_data_is_there(tmp_path: Path) -> None:
+    run = sweep.expand(["model=llama7b", "data.size=50"], multirun=False).runs[0]
+    graph = plan.build([run])
+    nodes = {node.stage: node for node in graph.nodes.values()}
+    data = nodes["curate"]
+    folder = find_folder(tmp_path, data.stage, data.slug, data.key)
+    folder.mkdir(parents=True)
+    row = {"instruction": "a" * 100, "input": "", "output": "b" * 575}
+    (folder / "examples.jsonl").write_text(f"{json.dumps(row)}\n" * 50)
+    (folder / "_SUCCESS").write_text("")
+    lengths = training.lengths_in(nodes["train"].config, data, tmp_path)
+    assert lengths.mean == pytest.approx(840 / 4.2 + 1)
+    assert lengths.supervised == pytest.approx(575 / 840)
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (110, "110 s"), (150, "2.5 min"), (10800, "3 h")])
+def test_times_are_told_in_two_digits(seconds: float, words: str) -> None:
+    assert training.clock(seconds) == words
