@@ -10,6 +10,7 @@ from typing import Any
 
 from alpaca import artifacts, claims, frozen
 from alpaca.config import Run
+from alpaca.dispatch import training
 from alpaca.errors import ArtifactError
 from alpaca.plan import Node, Plan
 from alpaca.runtime import provenance
@@ -94,8 +95,15 @@ def freeze(session: Session, node: Node, folder: Path, parents: dict[str, str]) 
         "git": session.git,
         "argv": sys.argv,
         "tracking": _tracking(session, node),
+        **_forecast(session, node),
     }
     artifacts.freeze(folder, frozen.freeze_node(node, parents, extra))
+
+
+def _forecast(session: Session, node: Node) -> dict[str, Any]:
+    if node.stage != "train":
+        return {}
+    return {"forecast": training.recorded(node, session.plan, session.output, session.run.cluster.threads)}
 
 
 def freeze_stages(session: Session) -> None:

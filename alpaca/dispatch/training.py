@@ -8,7 +8,7 @@ from pathlib import Path
 from alpaca.artifacts import find_folder, is_finished
 from alpaca.config import Run, TinyModel, TrainConfig
 from alpaca.dispatch import asking
-from alpaca.footprint import Lengths, Outlook, outlook, shape_of
+from alpaca.footprint import GIB, Lengths, Outlook, outlook, shape_of
 from alpaca.footprint.memory import gib, told
 from alpaca.footprint.outlook import lengths_of
 from alpaca.footprint.speed import PACKED_UTILISATION, PADDED_UTILISATION, flops
@@ -40,6 +40,19 @@ def line(node: Node, plan: Plan, output: Path, threads: int) -> str:
     if found is not None:
         parts += [*_time(config, found, steps), memory(config, found)]
     return "; ".join(parts)
+
+
+def recorded(node: Node, plan: Plan, output: Path, threads: int) -> dict[str, float]:
+    """The forecast as the report compares it: by the names of what the stage measures; {} where nothing is known."""
+    config: TrainConfig = node.config
+    lengths = lengths_in(config, plan.nodes[node.parents["data"]], output)
+    found = outlook(config, threads=threads, lengths=lengths, may_measure=False)
+    if found is None or found.assumed:
+        return {}
+    # On a GPU the tensors alone are measured, without what the driver takes.
+    memory = found.memory.total - (found.memory.overhead if found.gpu else 0.0)
+    seconds = {} if found.seconds is None else {"step_seconds": found.seconds}
+    return {**seconds, "peak_memory_gib": memory / GIB}
 
 
 def steps_of(config: TrainConfig, examples: int | None, lengths: Lengths) -> int | None:

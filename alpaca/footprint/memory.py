@@ -23,7 +23,7 @@ SCATTERED = 0.4
 of the first lie between what it freed (measured)."""
 CPU_CONTEXT = 0.03 * GIB
 """Libraries' buffers and code that only training loads."""
-LIBRARIES = 0.45 * GIB
+LIBRARIES = 0.38 * GIB
 """Python, torch and transformers, imported."""
 
 

@@ -31,9 +31,13 @@ class Outlook:
     """Whether the GPU is neither this machine's nor named by `fsdp.gpu`."""
 
 
-def outlook(config: Run | TrainConfig, *, threads: int = 1, lengths: Lengths | None = None) -> Outlook | None:
-    """None where the model's shape is not known, or its GPU. threads: of a process on a CPU, which may be measured for
-    some seconds when it never was."""
+def outlook(
+    config: Run | TrainConfig, *, threads: int = 1, lengths: Lengths | None = None, may_measure: bool = True
+) -> Outlook | None:
+    """None where the model's shape is not known, or its GPU.
+
+    threads: of a process on a CPU; may_measure: whether a CPU that was never measured is, for some seconds.
+    """
     shape, lengths = shape_of(config.model), lengths or lengths_of(config)
     gpu = gpu_of(config)
     if shape is None or (gpu is None and provenance.gpu_count()):
@@ -45,7 +49,7 @@ def outlook(config: Run | TrainConfig, *, threads: int = 1, lengths: Lengths | N
     usual = gpus.named(USUAL_GPU)
     if found.total > room and usual is not None:
         return _on_gpu(config, shape, lengths, usual, assumed=True)
-    rates = speed.rates(threads)
+    rates = speed.rates(threads) if may_measure else speed.cached_rates(threads)
     work, settings = step(config.train, lengths, config.fsdp.world_size), settings_of(config, on_gpu=False)
     seconds = speed.cpu_seconds(shape, work, settings, rates) if rates else None
     return Outlook(memory=found, room=room, seconds=seconds, gpu=None)

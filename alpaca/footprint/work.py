@@ -31,7 +31,7 @@ class Lengths:
     spread: float = SPREAD
 
 
-EMBEDDED = Lengths(mean=24.0, shared=(), shared_mean=0.0, supervised=0.3, spread=0.3)
+EMBEDDED = Lengths(mean=14.0, shared=(), shared_mean=0.0, supervised=0.23, spread=0.3)
 """Of the embedded world, whose tokenizer has learnt the templates: their beginnings are too short to be shared."""
 
 

@@ -15,6 +15,7 @@ from alpaca.config import ReportConfig
 from alpaca.report import answer, cards, datacard, figures, html, ledger, wording
 from alpaca.report.figures import Losses, Mark, Series, Words
 from alpaca.report.folders import Folder, Library
+from alpaca.report.foresight import Compared, compared
 from alpaca.report.material import Material
 from alpaca.report.results import LEAST_FAMILY, Level, Outcome, Results, family_intervals, gather
 from alpaca.report.samples import choose
@@ -40,6 +41,8 @@ class Training:
     folder: Folder
     training: dict[str, Any]
     truncated: str
+    compared: list[Compared]
+    """Forecast and measurement."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,6 +236,7 @@ def _training(group: list[Outcome]) -> Training:
         folder=folder,
         training=training,
         truncated=wording.percent(training.get("truncated_examples", 0), training.get("examples", 0)),
+        compared=compared(folder),
     )
 
 

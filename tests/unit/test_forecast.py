@@ -101,7 +101,7 @@ def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_machine")
 def test_steps_tokens_seconds_and_memory_of_a_cpu_are_told() -> None:
     text = told()
-    assert text.startswith("400 steps x 64 examples, 614 k tokens; about ")
+    assert text.startswith("400 steps x 64 examples, 358 k tokens; about ")
     assert "on this processor" in text
     assert "GiB per process (libraries" in text
     assert text.endswith("of 16 in this machine")
@@ -156,3 +156,21 @@ def test_lengths_are_counted_where_the_data_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (110, "110 s"), (150, "2.5 min"), (10800, "3 h")])
 def test_times_are_told_in_two_digits(seconds: float, words: str) -> None:
     assert training.clock(seconds) == words
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_the_forecast_that_is_kept_for_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(*overrides: str) -> dict[str, float]:
+        graph = plan.build(sweep.expand(list(overrides), multirun=False).runs)
+        (node,) = [node for node in graph.nodes.values() if node.stage == "train"]
+        return training.recorded(node, graph, Path("nowhere"), 1)
+
+    monkeypatch.setattr(speed, "cached_rates", speed.rates)
+    found = kept()
+    assert found["step_seconds"] > 0
+    assert found["peak_memory_gib"] == pytest.approx(0.44, abs=0.05)
+    assert kept("model=llama7b") == {}  # it does not fit here, and no GPU is named
+    named = kept("model=llama7b", "fsdp.gpu=H200", "precision=bf16_sr")
+    assert named["peak_memory_gib"] == pytest.approx(75, abs=5)
+    monkeypatch.setattr(speed, "cached_rates", lambda threads: None)
+    assert set(kept()) == {"peak_memory_gib"}

@@ -412,6 +412,23 @@ def test_truncated_is_a_share_of_the_examples_kept_and_those_left_out_are_counte
     assert re.search(r'>4,000</td>\s*<td class="right">0\.2\s%</td><td class="right">8</td>', table)
 
 
+def test_the_forecast_stands_beside_the_measurement(tmp_path):
+    world, config = single_run(tmp_path)
+    (train,) = (tmp_path / "train").iterdir()
+    forecast, measured = (
+        {"step_seconds": seconds, "peak_memory_gib": memory} for seconds, memory in ((0.3, 0.96), (0.25, 1.0))
+    )
+    for file, added in (("stage.json", {"forecast": forecast}), ("provenance.json", {"cost": measured})):
+        (train / file).write_text(json.dumps(json.loads((train / file).read_text()) | added))
+    text = Page(world.run(config, "runs/tiny-00000000")).text
+    assert "seconds a step 0.3 s 0.25 s +20%" in text
+    assert "peak memory 0.96 GiB 1 GiB -4%" in text
+
+
+def test_without_a_forecast_nothing_is_compared(run_folder):
+    assert "Forecast and measurement" not in Page(run_folder).source
+
+
 def test_an_unknown_metric_is_refused_with_the_known_ones(tmp_path):
     world, config = single_run(tmp_path, items=10)
     config.metric = "embedded.bleu"
