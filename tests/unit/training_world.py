@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,13 +241,18 @@ def rank(folder: Path, runs: list[str]) -> None:
             context.check = lambda: None
         if "warned" in marks:
             with contextlib.suppress(PreemptedError):
-                warned = lambda: ranks.main or os.kill(os.getpid(), signal.SIGUSR2)  # noqa: E731
-                fine_tune(settings, interrupt_at(context, 3, warned), ranks)
+                fine_tune(settings, interrupt_at(context, 3, partial(warn, ranks.rank)), ranks)
                 raise AssertionError("the signal was not heard")
             context.check = lambda: None
         if "begun" not in marks:
             fine_tune(settings, context, ranks)
     ranks.close()
+
+
+def warn(rank: int) -> None:
+    """SLURM's warning, to rank 1 alone."""
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGUSR2)
 
 
 def be_killed(folder: Path) -> None:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import resource
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+
+from alpaca.config import TrainConfig
+from alpaca.footprint import gpus, shape_of, speed
+from alpaca.runtime.distributed import Ranks
+from alpaca.stages.train.tokens import Row
 
 WARMUP_STEPS = 2
 """Steps that are left out of the rates: allocation, kernels chosen, compilation."""
@@ -44,6 +50,19 @@ class Meter:
             "step_seconds": statistics.median(seconds),
             "peak_memory_gib": peak_memory(self.device) / 2**30,
         }
+
+
+def utilisation(config: TrainConfig, rows: Sequence[Row], ranks: Ranks, cost: dict[str, float]) -> dict[str, float]:
+    """Model FLOP utilisation: FLOP of the real tokens (`footprint.speed.flops`) over the GPUs' dense bf16 peak.
+
+    Recomputation, padding and sharing change neither count nor meaning. {} without a GPU that is in the table.
+    """
+    shape = shape_of(config.model)
+    gpu = gpus.of_driver(torch.cuda.get_device_name(ranks.device)) if ranks.device.type == "cuda" else None
+    if gpu is None or shape is None or "tokens_per_second" not in cost:
+        return {}
+    mean = sum(len(row.ids) for row in rows) / len(rows)
+    return {"mfu": speed.mfu(shape, cost["tokens_per_second"] / ranks.world_size, mean, gpu)}
 
 
 def peak_memory(device: torch.device) -> int:

@@ -16,7 +16,7 @@ from alpaca.records import Example, read_jsonl, write_jsonl
 from alpaca.runtime.budget import Budget
 from alpaca.runtime.distributed import Ranks, inside_rank, setup
 from alpaca.runtime.quiet import no_bars
-from alpaca.stages.train import adapters, models, order, packing, parallel, precision, probe, surgery, tokens
+from alpaca.stages.train import adapters, meter, models, order, packing, parallel, precision, probe, surgery, tokens
 from alpaca.stages.train.batches import Form
 from alpaca.stages.train.export import export
 from alpaca.stages.train.launch import COST
@@ -86,6 +86,7 @@ def fine_tune(config: TrainConfig, context: Context, ranks: Ranks) -> None:
     run = train(job, placed, context)
     weights = placed.weights()  # every rank takes part in gathering
     if ranks.main:
+        context.cost.update(meter.utilisation(config, data.rows, ranks, context.cost))
         export(context, base.config, base.tokenizer, adapters.merged(weights, placed.model, config.train, context))
         write_record(context, run, facts(base, data))
         if inside_rank():
