@@ -10,7 +10,7 @@ from _train_peers import LR, Watch
 
 from alpaca import config
 from alpaca.runtime.distributed import alone
-from alpaca.stages.train import gradient, optim, packing, parallel, probe, surgery
+from alpaca.stages.train import gradient, loop, optim, packing, parallel, probe, surgery
 from alpaca.stages.train.batches import Form, passes
 from alpaca.stages.train.tokens import Row
 
@@ -52,7 +52,7 @@ class Ours:
 
     def gradients(self) -> float:
         """Accumulates the gradient of the global batch; returns the mean loss in nats per supervised token."""
-        return float(gradient.accumulate(self.placed, self.rows, self.form))
+        return float(loop.accumulate(self.placed, self.rows, self.form))
 
     def packs(self) -> list[packing.Pack]:
         """The passes of one step."""

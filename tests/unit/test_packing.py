@@ -36,7 +36,7 @@ from transformers import (
 from alpaca.config import Fsdp, Precision
 from alpaca.errors import UserError
 from alpaca.runtime.distributed import alone
-from alpaca.stages.train import attention, gradient, packing, parallel, probe
+from alpaca.stages.train import attention, loop, packing, parallel, probe
 from alpaca.stages.train.batches import Form, collate, packed
 from alpaca.stages.train.packing import Layout, Run
 from alpaca.stages.train.tokens import Row
@@ -121,7 +121,7 @@ def settled(model: Any, rows: list[Row], **settings: Any) -> tuple[parallel.Plac
 def packed_gradients(model: Any, rows: list[Row], **settings: Any) -> tuple[float, list[torch.Tensor]]:
     placed, form, _ = settled(model, rows, **settings)
     model.zero_grad()
-    return float(gradient.accumulate(placed, rows, form)), gradients(model)
+    return float(loop.accumulate(placed, rows, form)), gradients(model)
 
 
 # --- plans ------------------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_logits_that_are_changed_after_the_head_are_taken_from_the_model() -> No
     assert not placed.objective.plain_head
     assert "logits after the head" in said[0]
     loss, _ = one_at_a_time(model, rows)
-    assert float(gradient.accumulate(placed, rows, form)) == pytest.approx(loss, rel=1e-5)
+    assert float(loop.accumulate(placed, rows, form)) == pytest.approx(loss, rel=1e-5)
 
 
 # --- contamination ----------------------------------------------------------------------------------------------------

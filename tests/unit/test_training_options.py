@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alpaca import config
 from alpaca.errors import PreemptedError, UserError
 from alpaca.runtime.budget import Budget
-from alpaca.stages.train import fp8, gradient, guard, order, run
+from alpaca.stages.train import fp8, guard, loop, order, run
 from alpaca.stages.train.guard import KEEP, ROLLBACK, SKIP, Guard
 from alpaca.stages.train.precision import FIRST_SCALE, GROWS_AFTER, LossScale
 from tests.unit import training_world as world
@@ -95,13 +95,13 @@ def test_what_follows_a_spike_or_a_loss_that_is_no_number_is_as_configured() -> 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
     """These passes of the run (from 0) give a loss that is no number."""
-    plain, count = gradient.accumulate, iter(range(1000))
+    plain, count = loop.accumulate, iter(range(1000))
 
     def accumulate(*arguments: Any, **options: Any) -> torch.Tensor:
         loss = plain(*arguments, **options)
         return loss * math.nan if next(count) in calls else loss
 
-    monkeypatch.setattr(gradient, "accumulate", accumulate)
+    monkeypatch.setattr(loop, "accumulate", accumulate)
 
 
 def test_a_batch_that_is_left_out_changes_nothing_but_itself(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,46 @@
-"""Supervised fine-tuning: one plain PyTorch loop on Alpaca's templates.
+"""Supervised fine-tuning: one plain PyTorch loop on Alpaca's templates, in one process or in ranks started here.
 
 stage -> tokens (examples as ids) -> order (which step sees what) -> loop -> export
 """
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import TYPE_CHECKING
+
+from alpaca.artifacts import read_json
+from alpaca.records import read_jsonl
+from alpaca.runtime.distributed import inside_rank, launch_ranks
 
 if TYPE_CHECKING:
     from alpaca.artifacts import Context
     from alpaca.config import TrainConfig
 
+COST = "cost.json"
+
 
 def run(config: TrainConfig, context: Context) -> None:
-    """Fine-tunes the base model on the curated examples; writes model/, loss.jsonl and training.json."""
-    from alpaca.stages.train.launch import run_everywhere
+    """Fine-tunes the base model on the curated examples; writes model/, loss.jsonl and training.json.
 
-    run_everywhere(config, context)
+    In `fsdp.world_size` processes where that is more than one and this is not yet one of them.
+    """
+    if config.fsdp.world_size > 1 and not inside_rank():
+        command = [sys.executable, "-m", "alpaca.jobs", str(context.folder)]
+        launch_ranks(command, config.fsdp.world_size, context.check)
+        _take_over(context)
+        return
+    from alpaca.stages.train.stage import run_here
+
+    run_here(config, context)
+
+
+def _take_over(context: Context) -> None:
+    """Gives this process's context what rank 0 could only leave in files: costs, and the steps for the tracker."""
+    context.cost.update(read_json(context.work / COST))
+    rows = list(read_jsonl(context.folder / "loss.jsonl"))
+    record = read_json(context.folder / "training.json")
+    context.log(f"{record['steps']} steps, final loss {record['final_loss'] or math.nan:.3f}")
+    for row in rows:
+        values = {name: value for name, value in row.items() if name != "step" and value is not None}
+        context.tracker.log(values, step=int(row["step"]))

@@ -1,4 +1,4 @@
-"""The gradient of one global batch: accumulated over passes and processes, measured, scaled."""
+"""The gradient of a step: its norm over all processes, and the factor that clips and unscales it."""
 
 from __future__ import annotations
 
@@ -7,33 +7,8 @@ import math
 import torch
 from torch import nn
 
-from alpaca.stages.train.batches import Form, collate, passes
-from alpaca.stages.train.parallel import Placed
-from alpaca.stages.train.tokens import Row
-
 EPSILON = 1e-6
 """As in torch.nn.utils.clip_grad_norm_."""
-
-
-def accumulate(placed: Placed, rows: list[Row], form: Form, *, scale: float = 1.0) -> torch.Tensor:
-    """Adds the gradient of the mean NLL per supervised token of the whole global batch; returns that mean.
-
-    The sum over each pass is divided by the token count of the whole batch, so neither the form, nor the cut into
-    passes, nor the number of processes changes the result (a mean of means would weigh short examples more; see
-    transformers issue 34242). scale: factor of the gradient, not of what is returned.
-    """
-    ranks, total = placed.ranks, sum(row.supervised for row in rows)
-    share = passes(rows, form, ranks.rank, ranks.world_size)
-    loss = torch.zeros((), device=ranks.device)
-    for index, each in enumerate(share):
-        batch = collate(each, form, ranks.device)
-        with placed.accumulating(last=index == len(share) - 1):
-            with placed.autocast():
-                mean = placed.forward(batch) / total
-            # DDP and FSDP average gradients over the processes, where the sum is wanted.
-            (mean * (ranks.world_size * scale)).backward()  # type: ignore[no-untyped-call]
-        loss = loss + mean.detach()
-    return ranks.sum(loss)
 
 
 def norm(model: nn.Module) -> float:

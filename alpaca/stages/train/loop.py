@@ -17,7 +17,7 @@ from alpaca.errors import PreemptedError, UserError
 from alpaca.runtime.seeding import seed_torch
 from alpaca.runtime.signals import Warnings
 from alpaca.stages.train import gradient, holdout, optim, profiling, schedule
-from alpaca.stages.train.batches import Form
+from alpaca.stages.train.batches import Form, collate, passes
 from alpaca.stages.train.checkpoint import Checkpoints
 from alpaca.stages.train.guard import KEEP, ROLLBACK, SKIP, Guard
 from alpaca.stages.train.holdout import Holdout
@@ -151,7 +151,7 @@ def _step(run: Run) -> None:
     run.meter.start()
     for optimizer in run.optimizers:
         optimizer.zero_grad(set_to_none=True)
-    loss = float(gradient.accumulate(placed, rows, run.job.form, scale=run.scale.scale))
+    loss = float(accumulate(placed, rows, run.job.form, scale=run.scale.scale))
     norm = gradient.norm(placed.model) / run.scale.scale
     verdict = _verdict(run, step, loss, norm)
     row = _row(run, rows, loss, norm, left_out=verdict != KEEP)
@@ -162,6 +162,27 @@ def _step(run: Run) -> None:
     run.rows.append(row)
     run.done = step + 1
     _tell(run, row, run.meter.stop(int(row["tokens"])))
+
+
+def accumulate(placed: Placed, rows: list[Row], form: Form, *, scale: float = 1.0) -> torch.Tensor:
+    """Adds the gradient of the mean NLL per supervised token of the whole global batch; returns that mean.
+
+    The sum over each pass is divided by the token count of the whole batch, so neither the form, nor the cut into
+    passes, nor the number of processes changes the result (a mean of means would weigh short examples more; see
+    transformers issue 34242). scale: factor of the gradient, not of what is returned.
+    """
+    ranks, total = placed.ranks, sum(row.supervised for row in rows)
+    share = passes(rows, form, ranks.rank, ranks.world_size)
+    loss = torch.zeros((), device=ranks.device)
+    for index, each in enumerate(share):
+        batch = collate(each, form, ranks.device)
+        with placed.accumulating(last=index == len(share) - 1):
+            with placed.autocast():
+                mean = placed.forward(batch) / total
+            # DDP and FSDP average gradients over the processes, where the sum is wanted.
+            (mean * (ranks.world_size * scale)).backward()  # type: ignore[no-untyped-call]
+        loss = loss + mean.detach()
+    return ranks.sum(loss)
 
 
 def _verdict(run: Run, step: int, loss: float, norm: float) -> str:

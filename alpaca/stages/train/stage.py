@@ -16,10 +16,21 @@ from alpaca.records import Example, read_jsonl, write_jsonl
 from alpaca.runtime.budget import Budget
 from alpaca.runtime.distributed import Ranks, inside_rank, setup
 from alpaca.runtime.quiet import no_bars
-from alpaca.stages.train import adapters, meter, models, order, packing, parallel, precision, probe, surgery, tokens
+from alpaca.stages.train import (
+    COST,
+    adapters,
+    meter,
+    models,
+    order,
+    packing,
+    parallel,
+    precision,
+    probe,
+    surgery,
+    tokens,
+)
 from alpaca.stages.train.batches import Form
 from alpaca.stages.train.export import export
-from alpaca.stages.train.launch import COST
 from alpaca.stages.train.loop import Job, Run, train
 from alpaca.stages.train.parallel import Placed
 from alpaca.stages.train.tokens import Encoded, Row
