@@ -1,17 +1,18 @@
 """Claim: packing with a shared template prefix trains twice as fast as the original's way, and changes no result.
 
-    python benchmarks/train.py [--quick] [--threads 1] [--repeats 5]
+    python benchmarks/train.py [--quick] [--threads 1] [--repeats 7]
 
 Speed: one optimizer step on a global batch of 128 examples of Alpaca's lengths (random tokens, real preamble lengths),
 fp32, AdamW, clipping at 1, the same data and the same number of threads (1 unless told) for all. packing_ratio is this
 project's packed loop without shared prefix, full_ratio with it, both over the original's way: transformers' Trainer set
 up as stanford_alpaca's train.py, random batches of 4 padded to their longest row and accumulated. trl_ratio is the full
 way over TRL's SFTTrainer with the quickest of its ways on this device, prefix_ratio shared prefix over plain packing.
-No suffix: 4 layers of width 256 (5 million parameters); _tiny: 2 layers of width 128. Medians of the repeats, after one
-that is not counted; the ways take turns. Tokens are the examples' own, before any sharing. Of the trainers only the
-time between on_step_begin and on_step_end is counted (not their start, not their loading of batches); of this project's
-loop everything. *_ratio_cpu is the same in processor time, which a machine shared with others disturbs less; spread_*
-is (largest - smallest) / median of a way's repeats.
+No suffix: 4 layers of width 256 (5 million parameters); _tiny: 2 layers of width 128. The ways take turns; a ratio is
+the median over the turns (7, after one that is not counted) of both ways' seconds in the same turn. Tokens are the
+examples' own, before any sharing; every step has the same ones, for the peers in another order. Of the trainers only
+the time between on_step_begin and on_step_end is counted (not their start, not their loading of batches); of this
+project's loop everything. *_ratio_cpu is the same in processor time, which a machine shared with others disturbs less;
+spread_* is (largest - smallest) / median of a way's repeats.
 
 Exactness, relative, against transformers' own model and loss on one example at a time, for packing (`loss_error`,
 `gradient_error`) and with the shared prefix (`prefix_*`): weights, norms and loss in fp64, and as they come (`_fp32`).
@@ -89,23 +90,26 @@ def speed(name: str, suffix: str, quick: bool, repeats: int) -> dict[str, float]
     turning = ways(shape, examples, next(iter(TRL_WAYS)) if quick else quickest_of_trl(shape, SAMPLE))
     in_turns(turning, repeats, warm_up=not quick)
     wall = {way: each.watch.wall for way, each in turning.items()}
+    cpu = {way: each.watch.cpu for way, each in turning.items()}
     real, middle = tokens(rows(examples, shape.vocabulary)), {way: median(each) for way, each in wall.items()}
-    result = ratios(middle)
-    processor = ratios({way: median(each.watch.cpu) for way, each in turning.items()})
-    result |= {f"{key}_cpu": value for key, value in processor.items()}
+    result = ratios(wall) | {f"{key}_cpu": value for key, value in ratios(cpu).items()}
     result |= {f"tokens_per_second_{way}": real / took for way, took in middle.items()}
     result |= {f"spread_{way}": (max(each) - min(each)) / middle[way] for way, each in wall.items()}
     return {key + suffix: round(value, 3) for key, value in result.items()}
 
 
-def ratios(seconds: dict[str, float]) -> dict[str, float]:
-    """The four ratios of the claim from each way's seconds for the same examples."""
-    return {
-        "packing_ratio": seconds["original"] / seconds["packed"],
-        "full_ratio": seconds["original"] / seconds["full"],
-        "prefix_ratio": seconds["packed"] / seconds["full"],
-        "trl_ratio": seconds["trl"] / seconds["full"],
-    }
+RATIOS = {
+    "packing_ratio": ("original", "packed"),
+    "full_ratio": ("original", "full"),
+    "prefix_ratio": ("packed", "full"),
+    "trl_ratio": ("trl", "full"),
+}
+
+
+def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """Medians over the turns of one way's seconds over another's in the same turn, for the same examples."""
+    pairs = {key: zip(seconds[slow], seconds[quick], strict=True) for key, (slow, quick) in RATIOS.items()}
+    return {key: median(slow / quick for slow, quick in each) for key, each in pairs.items()}
 
 
 def exactness(quick: bool) -> dict[str, float]:
@@ -128,7 +132,7 @@ def others(quick: bool) -> dict[str, float]:
     from _train_save import save_stall
 
     stall = save_stall(40, 1, say) if quick else save_stall(400, 5, say)
-    return stall | forecast("steps=2" if quick else "")
+    return stall | forecast("steps=4" if quick else "")
 
 
 def forecast(settings: str) -> dict[str, float]:
@@ -143,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # of the processes that are started here
