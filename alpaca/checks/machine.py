@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Collection, Iterator
 
@@ -20,6 +21,7 @@ def lacks(run: Run, stages: Collection[str]) -> Iterator[UserError]:
     if "train" in stages:
         yield from _processes(run)
         yield from _formats(run)
+        yield from _packages(run)
         yield from memory.problems(run)
         yield from _weights(run)
     yield from _key(run, stages)
@@ -59,6 +61,15 @@ def _processes(run: Run) -> Iterator[UserError]:
             what="offload moves tensors off a GPU, and this machine has none",
             where="fsdp.offload",
             remedy="use fsdp.offload=false",
+        )
+
+
+def _packages(run: Run) -> Iterator[UserError]:
+    if run.train.adapter == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
+        yield UserError(
+            what="a base in 4 bits needs the package bitsandbytes, which is not installed",
+            where="train.adapter",
+            remedy="pip install bitsandbytes, or train.adapter=lora",
         )
 
 

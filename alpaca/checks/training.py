@@ -14,11 +14,12 @@ from alpaca.runtime.budget import Budget
 
 NO_DECAY = ("bias", "norm", "embedding")
 """What `optimizer.no_decay` may name."""
+SMALLEST_EPS = 1e-30
 
 
 def contradictions(run: Run) -> Iterator[UserError]:
     """Rules that hold whatever the other leaves are."""
-    for rule in (_budget, _shape, _no_decay, _adafactor, _rounding, _formats, _adapter, _stopping, _gpu):
+    for rule in (_budget, _shape, _no_decay, _adafactor, _epsilon, _rounding, _formats, _adapter, _stopping, _gpu):
         yield from rule(run)
 
 
@@ -62,12 +63,6 @@ def _adafactor(run: Run) -> Iterator[UserError]:
     optimizer = run.optimizer
     if not isinstance(optimizer, Adafactor):
         return
-    if run.fsdp.mode in SHARDED:
-        yield UserError(
-            what="adafactor takes means over rows that other processes hold, so it cannot run on sharded parameters",
-            where="optimizer.kind",
-            remedy="fsdp=ddp, or optimizer=adamw8bit, which also saves memory",
-        )
     if optimizer.clip_update < 1:
         yield UserError(
             what=f"{optimizer.clip_update:g} is below the least allowed, 1", where="optimizer.clip_update", remedy="1.0"
@@ -75,6 +70,16 @@ def _adafactor(run: Run) -> Iterator[UserError]:
     if optimizer.beta2_decay > 0:
         yield UserError(
             what=f"{optimizer.beta2_decay:g} is above 0", where="optimizer.beta2_decay", remedy="-0.8 as published"
+        )
+
+
+def _epsilon(run: Run) -> Iterator[UserError]:
+    eps = getattr(run.optimizer, "eps", SMALLEST_EPS)
+    if eps < SMALLEST_EPS:
+        yield UserError(
+            what=f"{eps:g}: the step of a number that never had a gradient would be 0 / 0",
+            where="optimizer.eps",
+            remedy=f"1e-8 as published, at least {SMALLEST_EPS:g}",
         )
 
 

@@ -12,8 +12,8 @@ GIB = 2**30
 SHARDED = ("full_shard", "shard_grad_op", "hybrid_shard")
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
 """Of one activation, by `precision.compute`; fp8 is used inside the matrix products alone."""
-QLORA_BYTES = 0.5 + 4 / 64
-"""Of a frozen weight: 4 bits, and a scale in fp32 for 64 of them (arXiv 2305.14314)."""
+QLORA_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Of a frozen weight: 4 bits, a scale in 8 bits for 64 of them, and one in fp32 for 256 scales (arXiv 2305.14314)."""
 GPU_CONTEXT = 0.6 * GIB
 """What the driver takes for a process."""
 FRAGMENTED = 0.04

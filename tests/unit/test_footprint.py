@@ -144,7 +144,7 @@ def test_an_adapter_has_few_gradients_and_a_base_in_four_bits_is_small() -> None
     # Rank 8 on the seven linear layers of LLaMA-7B: 20 million numbers (peft prints 19,988,480).
     assert lora.gradients / 2 == pytest.approx(19_988_480)
     assert lora.parameters / GIB == pytest.approx(12.6, abs=0.1)
-    assert qlora.parameters / GIB == pytest.approx(3.9, abs=0.2)
+    assert qlora.parameters / GIB == pytest.approx(3.64, abs=0.02)
     chosen = kept("model=llama7b", "train.adapter=lora", "train.lora_targets=[q_proj,v_proj]", "precision=bf16_sr")
     assert chosen.gradients / 2 == pytest.approx(4_194_304)
 
