@@ -88,11 +88,11 @@ def memory(shape: Shape, work: Work, settings: Settings) -> Memory:
     kept = _kept(shape, settings)
     parts = Memory(
         parameters=kept[0] / shards,
-        gradients=kept[1] / shards * (2 if settings.fsdp.mode == "ddp" else 1),  # DDP exchanges them in buckets
+        gradients=kept[1] / shards,
         states=kept[2] / shards,
         activations=saved(shape, work, settings) + _working(shape, work, settings),
         loss=_loss(shape, work, settings),
-        gathered=_gathered(shape, work, settings) if shards > 1 else 0.0,
+        gathered=_gathered(shape, settings) if shards > 1 else 0.0,
         copies=_copies(shape, settings) if shards == 1 else 0.0,
     )
     if settings.fsdp.offload:
@@ -227,15 +227,11 @@ def _loss(shape: Shape, work: Work, settings: Settings) -> float:
     return logits + head + 2 * number * work.supervised * shape.width
 
 
-def _gathered(shape: Shape, work: Work, settings: Settings) -> float:
-    """Whole parameters for the moment: two layers and the ends, or (shard_grad_op) all; gradients not yet exchanged.
-
-    With several passes gradients are exchanged after the last one, and are whole until then, in fp32.
-    """
+def _gathered(shape: Shape, settings: Settings) -> float:
+    """Whole parameters for the moment: two layers and the ends, or (shard_grad_op) all; gradients not yet exchanged."""
     number = min(BYTES[settings.precision.compute], BYTES[settings.precision.parameters])
     whole = shape.parameters if settings.fsdp.mode == "shard_grad_op" else 2 * shape.layer_matrices + shape.ends
-    waiting = trained(shape, settings.train) if work.passes > 1 else shape.layer_matrices + shape.ends
-    return number * whole + 4.0 * waiting
+    return number * whole + 4.0 * (shape.layer_matrices + shape.ends)
 
 
 def _copies(shape: Shape, settings: Settings) -> float:

@@ -164,11 +164,11 @@ def test_recomputation_keeps_less_of_each_token() -> None:
     assert saved(shape_in("model=llama7b"), work, settings) / work.tokens / 2**20 == pytest.approx(0.47, abs=0.05)
 
 
-def test_several_passes_over_shards_keep_whole_gradients() -> None:
-    """They are exchanged after the last pass alone."""
+def test_more_passes_over_shards_keep_no_more_gradients() -> None:
+    """They are exchanged after each pass, so that no process ever holds whole ones."""
     single = kept("model=llama7b", "fsdp=full_shard", "train.global_batch=32", "fsdp.world_size=4")
     several = kept("model=llama7b", "fsdp=full_shard", "train.global_batch=1024", "fsdp.world_size=4")
-    assert several.gathered - single.gathered > 20 * GIB
+    assert several.gathered == single.gathered < 5 * GIB
 
 
 # --- memory: against what PyTorch saves for the backward pass

@@ -69,10 +69,12 @@ class Placed:
                     module.reshard()
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
-        """Around forward and backward of one pass: gradients are exchanged in the last pass of a step only."""
-        if isinstance(self.objective, FSDPModule):
-            self.objective.set_requires_gradient_sync(last)
-        elif isinstance(self.forward, DistributedDataParallel) and not last:
+        """Around forward and backward of one pass: when gradients are exchanged.
+
+        Copies do so in the last pass of a step alone; shards in each, since whole gradients of the passes before would
+        take the memory that sharding spares.
+        """
+        if isinstance(self.forward, DistributedDataParallel) and not last:
             return self.forward.no_sync()
         return nullcontext()
 
@@ -131,7 +133,8 @@ def place(model: nn.Module, fsdp: Fsdp, precision: Precision, ranks: Ranks, *, c
     objective.to(ranks.device)
     if ranks.world_size > 1:
         _send_buffers(objective)
-        forward = DistributedDataParallel(objective, broadcast_buffers=False)  # sends rank 0's parameters to all
+        # Sends rank 0's parameters to all.
+        forward = DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
     return Placed(objective=objective, forward=forward, ranks=ranks, precision=precision)
 
 
