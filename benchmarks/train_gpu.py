@@ -12,8 +12,8 @@ where trl is not installed, and said so on stderr).
 
 tokens_per_second_* counts the examples' own tokens. mfu_* is 6 operations per parameter and real token over the GPU's
 dense 16-bit peak; mfu_computed_ours counts only what was computed: matrices (no embedding) times tokens after sharing,
-and attention's causal pairs. null where that is not known. peak_gib_*: the most that tensors held on the GPU. recipe_minutes:
-3 epochs of the 52,002 examples (19.98 million tokens) at our rate.
+and attention's causal pairs. null where that is not known. peak_gib_*: the most that tensors held on the GPU.
+recipe_minutes: 3 epochs of the 52,002 examples (19.98 million tokens) at our rate.
 
 Without a GPU, and with `--small`, the architecture has 5 million parameters, in fp32 on a CPU: a test of the script.
 `--quick` is that with the smallest model and one step.
