@@ -15,7 +15,7 @@ from alpaca.config import ReportConfig
 from alpaca.report import answer, cards, datacard, figures, html, ledger, wording
 from alpaca.report.figures import Losses, Mark, Series, Words
 from alpaca.report.folders import Folder, Library
-from alpaca.report.foresight import Compared, compared
+from alpaca.report.foresight import Compared, compared, events
 from alpaca.report.material import Material
 from alpaca.report.results import LEAST_FAMILY, Level, Outcome, Results, family_intervals, gather
 from alpaca.report.samples import choose
@@ -43,6 +43,7 @@ class Training:
     truncated: str
     compared: list[Compared]
     """Forecast and measurement."""
+    events: list[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,6 +238,7 @@ def _training(group: list[Outcome]) -> Training:
         training=training,
         truncated=wording.percent(training.get("truncated_examples", 0), training.get("examples", 0)),
         compared=compared(folder),
+        events=events(training),
     )
 
 

@@ -418,15 +418,26 @@ def test_the_forecast_stands_beside_the_measurement(tmp_path):
     forecast, measured = (
         {"step_seconds": seconds, "peak_memory_gib": memory} for seconds, memory in ((0.3, 0.96), (0.25, 1.0))
     )
-    for file, added in (("stage.json", {"forecast": forecast}), ("provenance.json", {"cost": measured})):
+    guarded = {"left_out_steps": 3, "rollbacks": 1, "spikes": 0}
+    held = {"held_out_examples": 50, "best_holdout_loss": 1.25, "best_step": 40}
+    for file, added in (
+        ("stage.json", {"forecast": forecast}),
+        ("provenance.json", {"cost": {**measured, "tokens_per_second": 12345.6}}),
+        ("training.json", {**guarded, **held}),
+    ):
         (train / file).write_text(json.dumps(json.loads((train / file).read_text()) | added))
     text = Page(world.run(config, "runs/tiny-00000000")).text
-    assert "seconds a step 0.3 s 0.25 s +20%" in text
-    assert "peak memory 0.96 GiB 1 GiB -4%" in text
+    assert "seconds a step peak memory real tokens a second" in text
+    assert "0.25 s (0.3 s, +20%) 1 GiB (0.96 GiB, -4%) 12,346" in text
+    assert "3 steps whose batch was left out; 1 returns to an earlier checkpoint; lowest loss on 50 held-out" in text
+    assert "spikes" not in text
 
 
-def test_without_a_forecast_nothing_is_compared(run_folder):
-    assert "Forecast and measurement" not in Page(run_folder).source
+def test_of_speed_and_memory_only_what_was_measured_is_shown(run_folder):
+    text = Page(run_folder).text
+    assert "real tokens a second tiny, seed 0 28,000" in text
+    assert "seconds a step" not in text
+    assert "peak memory" not in text
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones(tmp_path):
