@@ -31,9 +31,9 @@ def compared(folder: Folder) -> list[Compared]:
     cost = folder.document("provenance.json").get("cost") or {}
     rows = []
     for key, name, form in _QUANTITIES:
-        measured, expected = cost.get(key), forecast.get(key)
-        if _is_amount(measured):
-            told = f"{form.format(expected)}, {expected / measured - 1:+.0%}" if _is_amount(expected) else ""
+        measured, expected = _amount(cost.get(key)), _amount(forecast.get(key))
+        if measured:
+            told = f"{form.format(expected)}, {expected / measured - 1:+.0%}" if expected else ""
             rows.append(Compared(name=name, measured=form.format(measured), forecast=told))
     return rows
 
@@ -47,7 +47,7 @@ def events(training: dict[str, Any]) -> list[str]:
         "returns to an earlier checkpoint": training.get("rollbacks"),
     }
     told = [f"{count:,} {name}" for name, count in found.items() if count]
-    if _is_amount(training.get("best_holdout_loss")):
+    if _amount(training.get("best_holdout_loss")):
         told.append(
             f"lowest loss on {training['held_out_examples']:,} held-out examples "
             f"{training['best_holdout_loss']:.3f}, after step {training['best_step']:,}"
@@ -55,5 +55,6 @@ def events(training: dict[str, Any]) -> list[str]:
     return told
 
 
-def _is_amount(value: Any) -> bool:
-    return isinstance(value, (int, float)) and value > 0
+def _amount(value: Any) -> float | None:
+    """The value where it is a number above zero."""
+    return value if isinstance(value, (int, float)) and value > 0 else None
