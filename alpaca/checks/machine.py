@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterator
 
 from alpaca import teachers
-from alpaca.checks import memory
+from alpaca.checks.memory import problems as memory_problems
 from alpaca.config import AskedDataGen, HubModel, Run
 from alpaca.errors import UserError
 from alpaca.footprint import gpu_of
@@ -22,7 +22,7 @@ def lacks(run: Run, stages: Collection[str]) -> Iterator[UserError]:
         yield from _processes(run)
         yield from _formats(run)
         yield from _packages(run)
-        yield from memory.problems(run)
+        yield from memory_problems(run)
         yield from _weights(run)
     yield from _key(run, stages)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import alpaca.footprint.gpus as gpus
+import alpaca.footprint.speed as speed
 from alpaca.config import Run, TinyModel, TrainConfig
-from alpaca.footprint import gpus, speed
 from alpaca.footprint.gpus import Gpu
 from alpaca.footprint.memory import GIB, Memory, memory, settings_of
 from alpaca.footprint.shape import Shape, shape_of
