@@ -8,7 +8,6 @@ from alpaca.checks.words import nearest
 from alpaca.config import Adafactor, Muon, Run, TinyModel, Train
 from alpaca.errors import UserError
 from alpaca.footprint import gpus
-from alpaca.footprint.memory import SHARDED
 from alpaca.footprint.work import is_packed
 from alpaca.runtime.budget import Budget
 
@@ -138,11 +137,11 @@ def _adapter(run: Run) -> Iterator[UserError]:
             where="precision.rounding",
             remedy="precision=bf16 (fp32 weights, bf16 products) or bf16_sr",
         )
-    if train.adapter == "qlora" and run.fsdp.mode in SHARDED:
+    if train.adapter == "qlora" and run.fsdp.mode != "none":
         yield UserError(
-            what=f"a base in 4 bits cannot be sharded (fsdp.mode={run.fsdp.mode})",
+            what=f"a base in 4 bits trains on one process alone (fsdp.mode={run.fsdp.mode})",
             where="train.adapter",
-            remedy="fsdp=none or ddp (the base takes a quarter of bf16's memory), or train.adapter=lora",
+            remedy="fsdp=none (the base takes a quarter of bf16's memory), or train.adapter=lora",
         )
 
 
