@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from alpaca.checks.words import nearest
-from alpaca.config import Adafactor, Muon, Run, TinyModel, Train
+from alpaca.config import SGD, Adafactor, AdamW, AdamW8bit, Muon, Optimizer, Precision, Run, TinyModel, Train
 from alpaca.errors import UserError
 from alpaca.footprint import gpus
 from alpaca.footprint.work import is_packed
@@ -14,12 +14,23 @@ from alpaca.runtime.budget import Budget
 NO_DECAY = ("bias", "norm", "embedding")
 """What `optimizer.no_decay` may name."""
 SMALLEST_EPS = 1e-30
+OPTIMIZERS = (AdamW, AdamW8bit, Muon, Adafactor, SGD)
 
 
 def contradictions(run: Run) -> Iterator[UserError]:
     """Rules that hold whatever the other leaves are."""
-    for rule in (_budget, _shape, _no_decay, _adafactor, _epsilon, _rounding, _formats, _adapter, _stopping, _gpu):
+    yield from optimizer_problems(run.optimizer, run.precision)
+    for rule in (_budget, _shape, _rounding, _formats, _adapter, _stopping, _gpu):
         yield from rule(run)
+
+
+def optimizer_problems(optimizer: Optimizer, precision: Precision) -> Iterator[UserError]:
+    """Why this optimizer cannot be built, whatever the model."""
+    yield from _kind(optimizer)
+    yield from _no_decay(optimizer)
+    yield from _adafactor(optimizer)
+    yield from _epsilon(optimizer)
+    yield from _rounded_updates(optimizer, precision)
 
 
 def cautions(run: Run) -> list[str]:
@@ -50,16 +61,24 @@ def _shape(run: Run) -> Iterator[UserError]:
         )
 
 
-def _no_decay(run: Run) -> Iterator[UserError]:
-    for name in run.optimizer.no_decay:
+def _kind(optimizer: Optimizer) -> Iterator[UserError]:
+    if not isinstance(optimizer, OPTIMIZERS):
+        yield UserError(
+            what=f"unknown optimizer {optimizer.kind!r}",
+            where="optimizer.kind",
+            remedy=nearest(optimizer.kind, [each().kind for each in OPTIMIZERS]),
+        )
+
+
+def _no_decay(optimizer: Optimizer) -> Iterator[UserError]:
+    for name in optimizer.no_decay:
         if name not in NO_DECAY:
             yield UserError(
                 what=f"unknown kind of parameter {name!r}", where="optimizer.no_decay", remedy=nearest(name, NO_DECAY)
             )
 
 
-def _adafactor(run: Run) -> Iterator[UserError]:
-    optimizer = run.optimizer
+def _adafactor(optimizer: Optimizer) -> Iterator[UserError]:
     if not isinstance(optimizer, Adafactor):
         return
     if optimizer.clip_update < 1:
@@ -72,8 +91,8 @@ def _adafactor(run: Run) -> Iterator[UserError]:
         )
 
 
-def _epsilon(run: Run) -> Iterator[UserError]:
-    eps = getattr(run.optimizer, "eps", SMALLEST_EPS)
+def _epsilon(optimizer: Optimizer) -> Iterator[UserError]:
+    eps = getattr(optimizer, "eps", SMALLEST_EPS)
     if eps < SMALLEST_EPS:
         yield UserError(
             what=f"{eps:g}: the step of a number that never had a gradient would be 0 / 0",
@@ -82,21 +101,23 @@ def _epsilon(run: Run) -> Iterator[UserError]:
         )
 
 
+def _rounded_updates(optimizer: Optimizer, precision: Precision) -> Iterator[UserError]:
+    rounds = precision.parameters == "bf16" and precision.rounding == "stochastic"
+    if rounds and isinstance(optimizer, (Adafactor, Muon)):
+        yield UserError(
+            what=f"{optimizer.kind} cannot round its updates stochastically",
+            where="precision.rounding",
+            remedy="precision=bf16 (fp32 weights, bf16 products), or optimizer=adamw, adamw8bit or sgd",
+        )
+
+
 def _rounding(run: Run) -> Iterator[UserError]:
     precision = run.precision
-    if precision.rounding != "stochastic":
-        return
-    if "bf16" not in (precision.parameters, precision.states):
+    if precision.rounding == "stochastic" and "bf16" not in (precision.parameters, precision.states):
         yield UserError(
             what="stochastic rounding has no effect where weights and states are in fp32",
             where="precision.rounding",
             remedy="precision=bf16_sr, or precision.rounding=nearest",
-        )
-    elif precision.parameters == "bf16" and isinstance(run.optimizer, (Adafactor, Muon)):
-        yield UserError(
-            what=f"{run.optimizer.kind} cannot round its updates stochastically",
-            where="precision.rounding",
-            remedy="precision=bf16 (fp32 weights, bf16 products), or optimizer=adamw, adamw8bit or sgd",
         )
 
 

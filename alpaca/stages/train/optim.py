@@ -10,15 +10,11 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from alpaca import config
-from alpaca.errors import UserError
+from alpaca.checks.training import optimizer_problems
 from alpaca.stages.train.adamw import AdamW8bit, LowPrecisionAdamW
 from alpaca.stages.train.elementwise import Group
 from alpaca.stages.train.gathered import ShardedAdafactor, ShardedMuon
 from alpaca.stages.train.sgd import SGD
-
-SMALLEST_EPS = 1e-30
-NO_DECAY = ("bias", "norm", "embedding")
-"""What `optimizer.no_decay` may name."""
 
 
 def build(
@@ -27,10 +23,10 @@ def build(
     """The optimizer of the parameters that are trained; with Muon two. The first one's rate is reported.
 
     module: already placed (on its device, sharded), since optimizers hold on to the parameters that they are given.
-    precision: default config.Precision(). Raises UserError for what `problems` finds.
+    precision: default config.Precision(). Raises UserError for the first of `checks.training.optimizer_problems`.
     """
     precision = precision or config.Precision()
-    for problem in problems(optimizer, precision):
+    for problem in optimizer_problems(optimizer, precision):
         raise problem
     if isinstance(optimizer, config.Muon):
         return _muon(module, optimizer, precision)
@@ -45,43 +41,8 @@ def build(
         decay, largest = optimizer.beta2_decay, optimizer.clip_update
         kind = ShardedAdafactor if _sharded(module) else torch.optim.Adafactor
         return [kind(groups, lr=optimizer.lr, beta2_decay=decay, d=largest)]
-    assert isinstance(optimizer, config.SGD)  # `problems` lets no other kind through
+    assert isinstance(optimizer, config.SGD)  # no other kind gets here
     return [SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum, stochastic=stochastic)]
-
-
-def problems(optimizer: config.Optimizer, precision: config.Precision) -> list[UserError]:
-    """Why this optimizer cannot be built, whatever the model."""
-    found = []
-    known = (config.AdamW, config.AdamW8bit, config.Muon, config.Adafactor, config.SGD)
-    if not isinstance(optimizer, known):
-        names = ", ".join(each().kind for each in known)
-        found.append(_problem(f"unknown optimizer {optimizer.kind!r}", "optimizer.kind", f"known: {names}"))
-    unknown = [name for name in optimizer.no_decay if name not in NO_DECAY]
-    if unknown:
-        what = f"unknown kind of parameter {unknown[0]!r}"
-        found.append(_problem(what, "optimizer.no_decay", f"known: {', '.join(NO_DECAY)}"))
-    rounds = precision.parameters == "bf16" and precision.rounding == "stochastic"
-    if rounds and isinstance(optimizer, (config.Muon, config.Adafactor)):
-        what = f"{optimizer.kind} cannot round its updates stochastically"
-        remedy = "precision=bf16 (fp32 weights, bf16 products), or optimizer=adamw, adamw8bit or sgd"
-        found.append(_problem(what, "precision.rounding", remedy))
-    if isinstance(optimizer, (config.AdamW, config.AdamW8bit)) and optimizer.eps < SMALLEST_EPS:
-        what = f"{optimizer.eps:g}: the step of a number that never had a gradient would be 0 / 0"
-        found.append(_problem(what, "optimizer.eps", f"1e-8 as published, at least {SMALLEST_EPS:g}"))
-    return found + (_adafactor_problems(optimizer) if isinstance(optimizer, config.Adafactor) else [])
-
-
-def _adafactor_problems(optimizer: config.Adafactor) -> list[UserError]:
-    found = []
-    if optimizer.clip_update < 1:
-        found.append(_problem(f"{optimizer.clip_update:g} is below 1", "optimizer.clip_update", "1.0 as published"))
-    if optimizer.beta2_decay > 0:
-        found.append(_problem(f"{optimizer.beta2_decay:g} is above 0", "optimizer.beta2_decay", "-0.8 as published"))
-    return found
-
-
-def _problem(what: str, where: str, remedy: str) -> UserError:
-    return UserError(what=what, where=where, remedy=remedy)
 
 
 def _moments(optimizer: config.AdamW | config.AdamW8bit) -> dict[str, Any]:
@@ -121,7 +82,7 @@ def _groups(module: nn.Module, optimizer: config.Optimizer) -> list[Group]:
 
 
 def _kind(name: str, parameter: nn.Parameter, outer: set[int]) -> str:
-    """Which of NO_DECAY a parameter is, if any."""
+    """Which of `checks.training.NO_DECAY` a parameter is, if any."""
     if name.endswith("bias"):
         return "bias"
     if parameter.ndim == 1:
