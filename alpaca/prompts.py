@@ -23,3 +23,19 @@ def prompt(instruction: str, input: str = "") -> str:
     if input:
         return f"{PREAMBLE_WITH_INPUT}{instruction}{INPUT_MARK}{input}{RESPONSE_MARK}"
     return f"{PREAMBLE_WITHOUT_INPUT}{instruction}{RESPONSE_MARK}"
+
+
+def chat_template(opening: str, end: str) -> str:
+    """The template (Jinja) by which transformers and servers write a chat: each user message becomes its `prompt`.
+
+    opening: what comes before everything, such as the tokenizer's BOS; end: its end of sequence, which follows every
+    assistant message. Any other role raises, since the model has seen none; an input is part of the instruction's text.
+    """
+    user = f"{PREAMBLE_WITHOUT_INPUT!r} + message['content'] + {RESPONSE_MARK!r}"
+    return (
+        f"{{{{ {opening!r} }}}}{{% for message in messages %}}"
+        f"{{% if message['role'] == 'user' %}}{{{{ {user} }}}}"
+        f"{{% elif message['role'] == 'assistant' %}}{{{{ message['content'] + {end!r} }}}}"
+        "{% else %}{{ raise_exception('Alpaca models know no role ' + message['role']) }}"
+        "{% endif %}{% endfor %}"
+    )
