@@ -56,10 +56,11 @@ class PreemptedError(UserError):
     REMEDY = "run the same command again: it goes on from there"
 
     @classmethod
-    def of(cls, signal: str, step: int, steps: int) -> PreemptedError:
-        """signal: what asked for the stop; step of steps: the one that the checkpoint holds."""
+    def of(cls, signal: str, step: int, steps: int, *, saved: bool) -> PreemptedError:
+        """signal: what asked for the stop; step of steps: where it was; saved: whether a checkpoint of that step is."""
+        kept = "a checkpoint of that step is saved" if saved else "no batch had been used yet, so nothing is saved"
         return cls(
-            what=f"stopped by {signal} after step {step} of {steps}; a checkpoint of that step is saved",
+            what=f"stopped by {signal} after step {step} of {steps}; {kept}",
             remedy=cls.REMEDY,
         )
 

@@ -137,6 +137,13 @@ def explain(error: Exception, folder: Path | str) -> UserError | None:
 
     safetensors and torch wrap the system's error in their own, so their words are looked at too.
     """
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
+        return UserError(
+            what=" ".join(str(error).split())[:300],
+            where=str(folder),
+            remedy="a smaller train.pack_tokens, train.recompute=full, precision=bf16_sr, or more processes with "
+            "fsdp=full_shard; the plan (dry_run=true) tells what each takes",
+        )
     told = any(words in str(error) for words in FULL_DISK)
     if told or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
         place = getattr(error, "filename", None) or folder

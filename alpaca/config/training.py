@@ -38,6 +38,8 @@ class Train:
     on_nonfinite: str = what("stop", choices=("stop", "skip", "rollback"))
     """A loss or gradient that is no finite number: end with an error, leave the batch out, or go back to the last
     checkpoint and leave out the batches since."""
+    rollback_steps: int = what(100, least=1)
+    """Steps between the points that a rollback goes back to; the first is after the first step."""
     on_spike: str = what("report", choices=("report", "stop", "rollback"))
     """A loss far above those before it (`spike_deviations`)."""
     spike_deviations: float = what(8.0, least=1.0)

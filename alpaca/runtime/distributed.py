@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +26,8 @@ STORE = "ALPACA_RENDEZVOUS"
 EXPLICIT = "ALPACA_RANKS"
 """Environment variable: 1 says that torchrun or srun started this process as one rank of several."""
 PLACE = ("RANK", "WORLD_SIZE")
+JOINED_SECONDS = 3600.0
+"""How long ranks wait for each other: one of them may be downloading a model meanwhile."""
 POLL_SECONDS = 0.05
 TERMINATION_SECONDS = 15.0  # ranks that are told to end save a checkpoint first
 LAST_WORDS = 12
@@ -104,7 +107,7 @@ def setup() -> Ranks:
     if not inside_rank():
         return alone()
     rank, world_size = _place()
-    device = _device(int(os.environ.get("LOCAL_RANK", "0")))
+    device = _device(_local_rank())
     _join(device, rank, world_size)
     return Ranks(rank=rank, world_size=world_size, device=device, grouped=True)
 
@@ -119,6 +122,18 @@ def _place() -> tuple[int, int]:
             remedy=f"start with torchrun, set {', '.join(PLACE)} for each process, or unset {EXPLICIT}",
         )
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def _local_rank() -> int:
+    """Which process of this machine this is: torchrun's name for it, or SLURM's."""
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        if os.environ.get(name, "").isdecimal():
+            return int(os.environ[name])
+    raise UserError(
+        what="one rank of several, but not which of this machine: no LOCAL_RANK and no SLURM_LOCALID",
+        where="environment",
+        remedy="start with torchrun or srun, or set LOCAL_RANK for each process",
+    )
 
 
 def _device(local_rank: int) -> torch.device:
@@ -141,11 +156,13 @@ def _join(device: torch.device, rank: int, world_size: int) -> None:
     import torch.distributed as dist
 
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    patience = timedelta(seconds=JOINED_SECONDS)
     if STORE in os.environ:
         _end_with_parent()
-        dist.init_process_group(backend, init_method=f"file://{os.environ[STORE]}", rank=rank, world_size=world_size)
+        place = f"file://{os.environ[STORE]}"
     else:
-        dist.init_process_group(backend, rank=rank, world_size=world_size)
+        place = "env://"
+    dist.init_process_group(backend, init_method=place, rank=rank, world_size=world_size, timeout=patience)
 
 
 def _end_with_parent() -> None:
@@ -213,10 +230,10 @@ def _same_code() -> str:
 
 
 def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, check: Callable[[], None], warnings: Warnings) -> None:
-    told: str | None = None
+    told = False
     while True:
-        if warnings.heard != told:
-            told = warnings.heard
+        if warnings.heard and not told:  # once: a second signal could meet ranks that are on their way out
+            told = True
             _pass_on(ranks)
         states = [process.poll() for process in ranks]
         failed = [rank for rank, state in enumerate(states) if state]

@@ -15,6 +15,10 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import (
     AttentionInterface,
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -276,6 +280,48 @@ def test_a_model_whose_examples_would_see_each_other_is_found_out(monkeypatch: p
     assert "LlamaForCausalLM see each other when packed" in said[-1]
     with pytest.raises(UserError, match=r"train.batching: examples of LlamaForCausalLM see each other"):
         settled(llama(), rows, batching="packed")
+
+
+LEAKING: dict[str, Callable[[], Any]] = {
+    "mamba": lambda: MambaForCausalLM(MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2)),
+    "bloom": lambda: BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=2)),
+    "falcon": lambda: FalconForCausalLM(
+        FalconConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", LEAKING)
+def test_small_leaks_are_found_too(name: str, dtype: torch.dtype) -> None:
+    """Their hidden states differ by less than rounding does; that they differ at all is what is looked at."""
+    torch.manual_seed(0)
+    stored: Any = "bf16" if dtype == torch.bfloat16 else "fp32"
+    placed = parallel.place(
+        LEAKING[name]().to(dtype), Fsdp(), Precision(compute=stored, parameters=stored), alone(), chunk=5
+    )
+    said: list[str] = []
+    form = probe.settle(placed, Form(batching="auto", pad=0, pack_tokens=90), make_rows(12), said.append)
+    assert form.batching == "grouped", said
+
+
+def test_rounding_of_low_precision_is_no_leak() -> None:
+    """Under autocast hidden states are in fp32 and products in bf16; another kernel rounds otherwise."""
+    model = llama()
+    model.set_attn_implementation("eager")
+    placed = parallel.place(model, Fsdp(), Precision(compute="bf16"), alone(), chunk=5)
+    form = probe.settle(placed, Form(batching="packed", pad=0, pack_tokens=90, shared=PREAMBLES), make_rows(12), print)
+    assert form.batching == "packed"
+
+
+def test_the_longest_example_decides_and_learned_positions_are_not_exceeded() -> None:
+    rows = [*make_rows(6), Row([1, *range(45, 75)], 3)]
+    _, form, said = settled(MistralForCausalLM(MistralConfig(**SMALL, sliding_window=29)), rows, shared=PREAMBLES)
+    assert form.batching == "grouped"
+    assert "a window of 29 tokens, shorter than 31" in said[-1]
+    small = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=30))
+    with pytest.raises(UserError, match=r"train.max_length: an example of 31 tokens, and the model has 30 positions"):
+        settled(small, rows)
 
 
 @pytest.mark.parametrize(

@@ -332,10 +332,13 @@ ROUNDED = {"full_shard+muon": 1e-3, "full_shard+bf16": 5e-3, "full_shard+lora": 
 def two_processes(place: Path) -> Path:
     """The folder with all runs of two processes."""
     begin_alone(place)
-    launch_ranks([sys.executable, world.__file__, str(place), *EXACT, *ROUNDED, *FROM_ONE, *FOR_ONE], 2)
+    world.make_gemma_base(place / "gemma")
+    launch_ranks([sys.executable, world.__file__, str(place), *EXACT, *ROUNDED, *FROM_ONE, *FOR_ONE, REFUSING], 2)
     return place
 
 
+REFUSING = "full_shard+gemma+resume"
+"""A model that refuses to be packed in the middle of a forward pass, its parameters gathered."""
 FROM_ONE, FOR_ONE = ("full_shard+one", "ddp+one"), ("full_shard+begun", "ddp+begun", "hybrid_shard+begun")
 """Runs that one process began for two to end, and those that two began for one to end."""
 
@@ -345,6 +348,13 @@ def begin_alone(place: Path) -> None:
         context = world.make_context(place / name, base=place / "base", data=place / "data")
         with pytest.raises(world.Interrupted):
             run(world.train_config(checkpoint_seconds=0.0), world.interrupt_at(context, 3))
+
+
+@pytest.mark.slow
+def test_a_model_that_refuses_to_be_packed_is_sharded_and_trained_all_the_same(two_processes: Path) -> None:
+    expected = world.losses(train(two_processes, "gemma alone", world.train_config(), base=two_processes / "gemma"))
+    found = [row["loss"] for row in world.losses(two_processes / REFUSING)]
+    assert found == pytest.approx([row["loss"] for row in expected], abs=1e-5)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alpaca import config
 from alpaca.errors import PreemptedError, UserError
 from alpaca.runtime.budget import Budget
-from alpaca.stages.train import fp8, guard, loop, order, run
+from alpaca.runtime.distributed import Ranks
+from alpaca.stages.train import fp8, gradient, guard, loop, models, order, run, stage
 from alpaca.stages.train.guard import KEEP, ROLLBACK, SKIP, Guard
 from alpaca.stages.train.precision import FIRST_SCALE, GROWS_AFTER, LossScale
 from tests.unit import training_world as world
@@ -126,9 +128,62 @@ def test_going_back_restores_weights_and_leaves_out_the_batches_since(
     assert payload(back)[WEIGHTS] == payload(one)[WEIGHTS]
 
 
+@pytest.mark.parametrize("stop", [None, 4], ids=["in one go", "stopped and resumed"])
+@pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["saved each step", "never saved"])
+def test_what_a_rollback_leaves_out_does_not_depend_on_the_clock(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, stop: int | None
+) -> None:
+    poisoned_step(monkeypatch, 6)
+    settings = world.train_config(
+        budget="8 steps", on_nonfinite="rollback", rollback_steps=3, optimizer=STEADY, checkpoint_seconds=seconds
+    )
+    context = world.make_context(tmp_path / "run", base=place / "base", data=place / "data")
+    if stop is not None:
+        world.interrupt_at(context, stop, lambda: os.kill(os.getpid(), signal.SIGUSR2))
+        with pytest.raises(PreemptedError):
+            run(settings, context)
+        context.check = lambda: None
+    run(settings, context)
+    assert [row.get("left_out", 0) for row in world.losses(context.folder)] == [0, 0, 0, 0, 0, 0, 1, 0]
+
+
+def poisoned_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Step `step` (from 0) has a loss that is no number, in every start of the run."""
+    plain = loop._step
+
+    def made(run: Any) -> None:
+        with monkeypatch.context() as patched:
+            if run.done == step:
+                patched.setattr(loop, "accumulate", lambda *_, **__: torch.tensor(math.nan))
+                patched.setattr("alpaca.stages.train.gradient.norm", lambda model: math.nan)
+            plain(run)
+
+    monkeypatch.setattr(loop, "_step", made)
+
+
+def test_a_run_whose_first_steps_were_left_out_is_resumed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned_step(monkeypatch, 0)
+    settings = world.train_config(on_nonfinite="skip", checkpoint_seconds=0.0, budget="4 steps")
+    whole = train(place, "late", settings)
+    context = world.make_context(place / "late and stopped", base=place / "base", data=place / "data")
+    world.interrupt_at(context, 0, lambda: os.kill(os.getpid(), signal.SIGUSR2))
+    with pytest.raises(PreemptedError, match=r"after step 1 of 4; no batch had been used yet, so nothing is saved"):
+        run(settings, context)
+    assert not list(context.work.glob("step-*"))
+    context.check = lambda: None
+    run(settings, context)
+    assert payload(context.folder) == payload(whole)
+
+
+def test_a_run_in_which_every_batch_was_left_out_is_an_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned(monkeypatch, set(range(10)))
+    with pytest.raises(UserError, match=r"train.on_nonfinite: all 5 batches were left out"):
+        train(place, "nothing", world.train_config(on_nonfinite="skip"))
+
+
 def test_going_back_before_there_is_a_checkpoint_is_an_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poisoned(monkeypatch, {0})
-    with pytest.raises(UserError, match=r"there is no whole checkpoint to go back to"):
+    with pytest.raises(UserError, match=r"step 1 is to go back, and there is no point to go back to"):
         train(place, "nowhere", world.train_config(on_nonfinite="rollback"))
 
 
@@ -165,6 +220,38 @@ def test_early_stopping_exports_the_best_weights(place: Path) -> None:
     assert column(again.folder, "holdout_loss")[0] == pytest.approx(facts["best_holdout_loss"], rel=1e-5)
 
 
+def test_the_best_weights_are_those_of_the_record_or_there_are_none(place: Path, tmp_path: Path) -> None:
+    wild = config.AdamW(lr=0.3, schedule="constant", warmup_ratio=0.0)
+    settings = world.train_config(
+        budget="40 steps", optimizer=wild, holdout=8, holdout_steps=1, patience=3, checkpoint_seconds=0.0
+    )
+    whole, broken = (world.make_context(tmp_path / n, base=place / "base", data=place / "data") for n in ("a", "b"))
+    run(settings, whole)
+    best, stopped = record(whole.folder)["best_step"], record(whole.folder)["steps"]
+    with pytest.raises(world.Interrupted):
+        run(settings, world.interrupt_at(broken, stopped - 1))
+    # An earlier start had gone further, to other weights, and had ended before it could say so.
+    shutil.copytree(broken.work / f"best/step-{best}", broken.work / "best/step-99")
+    shutil.copy(broken.work / f"best/step-{best}.json", broken.work / "best/step-99.json")
+    broken.check = lambda: None
+    run(settings, broken)
+    assert payload(broken.folder) == payload(whole.folder)
+    lost = world.make_context(tmp_path / "c", base=place / "base", data=place / "data")
+    with pytest.raises(world.Interrupted):
+        run(settings, world.interrupt_at(lost, stopped - 1))
+    shutil.rmtree(lost.work / f"best/step-{best}")
+    lost.check = lambda: None
+    with pytest.raises(UserError, match=rf"the weights of step {best}, the best on held-out examples, are not there"):
+        run(settings, lost)
+
+
+def test_a_held_out_loss_that_is_no_number_is_recorded_as_none(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alpaca.stages.train.holdout.loss_of", lambda *_: math.nan)
+    folder = train(place, "nan", world.train_config(holdout=6, holdout_steps=2, checkpoint_seconds=0.0))
+    assert [row["holdout_loss"] for row in world.losses(folder) if "holdout_loss" in row] == [None] * 3
+    assert "best_step" not in record(folder)
+
+
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +267,30 @@ def test_a_signal_saves_a_checkpoint_and_the_run_goes_on_to_the_same_bytes(place
     assert PreemptedError.exit_status == 75
     run(world.train_config(), world.interrupt_at(context, 2))  # a step more than are left would raise
     assert payload(context.folder) == payload(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_signal_while_loading_stops_after_the_first_step(
+    place: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    plain = models.load_model
+    monkeypatch.setattr(models, "load_model", lambda *a, **o: (os.kill(os.getpid(), number), plain(*a, **o))[1])
+    with pytest.raises(PreemptedError, match=rf"stopped by {number.name} after step 1 of 5; a checkpoint of that step"):
+        train(place, f"loading-{number.name}", world.train_config())
+
+
+def test_a_signal_while_writing_lets_the_stage_finish(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = stage.export
+    monkeypatch.setattr(stage, "export", lambda *a: (os.kill(os.getpid(), signal.SIGUSR2), plain(*a))[1])
+    assert (train(place, "writing", world.train_config()) / "model/config.json").exists()
+
+
+def test_ranks_of_another_number_than_configured_are_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    four = Ranks(rank=0, world_size=4, device=torch.device("cpu"), grouped=True)
+    monkeypatch.setattr(stage, "setup", lambda: four)
+    monkeypatch.setattr(Ranks, "close", lambda self: None)
+    with pytest.raises(UserError, match=r"fsdp.world_size: started as one of 4 processes, and the configuration"):
+        train(place, "four", world.train_config())
 
 
 # --- number formats ---------------------------------------------------------------------------------------------------
@@ -327,9 +438,16 @@ def test_recomputation_keeps_less(place: Path, how: str) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_layers_train_alike(place: Path) -> None:
+def test_compiled_layers_train_alike_and_are_compiled_once(place: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    counters.clear()
     plain, compiled = (train(place, f"compile-{on}", world.train_config(compile=on)) for on in (False, True))
     assert column(compiled, "loss") == pytest.approx(column(plain, "loss"), abs=1e-4)
+    graphs = counters["stats"]["unique_graphs"]
+    longer = train(place, "compile-longer", world.train_config(compile=True, budget="20 steps"))
+    assert len(column(longer, "loss")) == 20
+    assert counters["stats"]["unique_graphs"] <= 2 * graphs  # of the second model, and none for any new layout
 
 
 def test_a_profile_is_a_trace_and_a_table_and_no_content(place: Path) -> None:
@@ -382,3 +500,13 @@ def test_large_models_are_saved_in_shards(place: Path, monkeypatch: pytest.Monke
     whole = train(place, "in one", world.train_config())
     left, right = (AutoModelForCausalLM.from_pretrained(each / "model").state_dict() for each in (folder, whole))
     assert all(torch.equal(left[name], right[name]) for name in right)
+
+
+def test_the_norm_of_bf16_gradients_is_computed_in_fp32() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 300), nn.Linear(300, 300)).to(torch.bfloat16)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    squares = [each.grad.double().square().sum() for each in model.parameters() if each.grad is not None]
+    exact = math.sqrt(sum(map(float, squares)))
+    assert gradient.norm(model) == pytest.approx(exact, rel=1e-5)

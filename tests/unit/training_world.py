@@ -17,7 +17,15 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from alpaca import config
 from alpaca.artifacts import Context
@@ -150,6 +158,28 @@ def make_base(folder: Path, width: int = 32, **special: str) -> Path:
     return folder
 
 
+def make_gemma_base(folder: Path) -> Path:
+    """folder/model: a tiny Gemma 2, whose capped scores and logits the packed form does not have; returns folder."""
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    shape = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=512,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    Gemma2ForCausalLM(shape).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
 def make_data(folder: Path, rows: list[Example]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "examples.jsonl", [as_row(row) for row in rows])
@@ -225,7 +255,6 @@ def rank(folder: Path, runs: list[str]) -> None:
     """
     from alpaca.runtime.distributed import setup
     from alpaca.stages.train import parallel
-    from alpaca.stages.train.stage import fine_tune
 
     torch.set_num_threads(1)
     ranks = setup()
@@ -234,19 +263,29 @@ def rank(folder: Path, runs: list[str]) -> None:
         fsdp = config.Fsdp(mode=mode, world_size=ranks.world_size)
         parallel.check(fsdp, ranks.device)
         settings = train_config(fsdp=fsdp, checkpoint_seconds=0.0, **marked(marks))
-        context = make_context(folder / name, base=folder / "base", data=folder / "data")
+        base = "gemma" if "gemma" in marks else "base"
+        context = make_context(folder / name, base=folder / base, data=folder / "data")
         if "resume" in marks or "begun" in marks:
             with contextlib.suppress(Interrupted):
-                fine_tune(settings, interrupt_at(context, 3), ranks)
+                tune(settings, interrupt_at(context, 3), ranks)
             context.check = lambda: None
         if "warned" in marks:
             with contextlib.suppress(PreemptedError):
-                fine_tune(settings, interrupt_at(context, 3, partial(warn, ranks.rank)), ranks)
+                tune(settings, interrupt_at(context, 3, partial(warn, ranks.rank)), ranks)
                 raise AssertionError("the signal was not heard")
             context.check = lambda: None
         if "begun" not in marks:
-            fine_tune(settings, context, ranks)
+            tune(settings, context, ranks)
     ranks.close()
+
+
+def tune(settings: config.TrainConfig, context: Context, ranks: Any) -> None:
+    """The stage's body, as it hears signals."""
+    from alpaca.runtime.signals import Warnings
+    from alpaca.stages.train.stage import fine_tune
+
+    with Warnings() as warnings:
+        fine_tune(settings, context, ranks, warnings)
 
 
 def warn(rank: int) -> None:
@@ -258,13 +297,12 @@ def warn(rank: int) -> None:
 def be_killed(folder: Path) -> None:
     """Trains into folder/killed and dies without warning before the fourth step."""
     from alpaca.runtime.distributed import Ranks
-    from alpaca.stages.train.stage import fine_tune
 
     torch.set_num_threads(1)
     context = make_context(folder / "killed", base=folder / "base", data=folder / "data")
     interrupt_at(context, 3, lambda: os.kill(os.getpid(), signal.SIGKILL))
     alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"), grouped=False)
-    fine_tune(train_config(checkpoint_seconds=0.0), context, alone)
+    tune(train_config(checkpoint_seconds=0.0), context, alone)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from alpaca.errors import UserError
 from alpaca.runtime.distributed import alone
 from alpaca.runtime.quiet import no_bars
 from alpaca.runtime.seeding import seed_torch
+from alpaca.runtime.signals import Warnings
 from alpaca.stages.pretrain.tokenizer import build_tokenizer
 from alpaca.stages.train.batches import Form
 from alpaca.stages.train.export import export
@@ -54,7 +55,8 @@ def pretrain(config: PretrainConfig, context: Context) -> None:
         rules=rules,
         seed=shape.seed,
     )
-    run = train(job, placed, context)
+    with Warnings() as warnings:
+        run = train(job, placed, context, warnings)
     export(context, module.config, tokenizer, placed.weights())
     write_record(context, run, {"examples": shape.steps * shape.batch})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ NAME = "alpaca_segments"
 VARLEN_DTYPES = (torch.float16, torch.bfloat16)
 UNKNOWN = ("softcap", "s_aux", "head_mask", "position_bias")
 """What a model may ask of its attention that changes the result and is not done here."""
+HEAD_MULTIPLE, LEAST_CAPABILITY = 8, (8, 0)
 LARGEST_HEAD = 256
 """Width of a head that the variable-length kernels take."""
 
@@ -51,7 +53,14 @@ def register() -> None:
     """Makes NAME known to transformers."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, segment_attention)
+    # Never compiled: it follows the layout, which differs in every pass, and would be compiled anew for each.
+    AttentionInterface.register(NAME, torch.compiler.disable(segment_attention))  # type: ignore[no-untyped-call]
+
+
+def moved(values: Sequence[int] | Sequence[Sequence[int]], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Numbers as a tensor on the device, without waiting for what that is still computing."""
+    tensor = torch.tensor(values, dtype=dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def segments_of(layout: Layout, device: torch.device) -> Segments:
@@ -73,14 +82,14 @@ def indexed(layout: Layout, device: torch.device) -> Segments:
         start += length
         query_starts.append(start)
         key_starts.append(len(keys))
-    numbers = functools.partial(torch.tensor, device=device)
+    starts = moved([query_starts, key_starts], torch.int32, device)
     return Segments(
         layout=layout,
-        query_starts=numbers(query_starts, dtype=torch.int32),
-        key_starts=numbers(key_starts, dtype=torch.int32),
-        gathered=numbers(keys) if layout.prefixes else None,
-        own=numbers(own) if layout.prefixes else None,
-        copies=tuple(numbers(each) for each in copies),
+        query_starts=starts[0],
+        key_starts=starts[1],
+        gathered=moved(keys, torch.long, device) if layout.prefixes else None,
+        own=moved(own, torch.long, device) if layout.prefixes else None,
+        copies=tuple(moved(each, torch.long, device) for each in copies),
     )
 
 
@@ -106,6 +115,7 @@ def segment_attention(
     """
     if segments is None:
         raise UnpackableError(what=f"{type(module).__name__} does not pass the layout on", where="train.batching")
+    query, key, value = (_as_computed(each) for each in (query, key, value))
     _refuse(module, segments.layout, attention_mask, asked)
     if _has_kernel(query):
         return _on_gpu(query, key, value, segments, scaling), None
@@ -126,10 +136,18 @@ def _refuse(module: Any, layout: Layout, mask: torch.Tensor | None, asked: dict[
 
 
 def _has_kernel(query: torch.Tensor) -> bool:
-    return query.is_cuda and query.dtype in VARLEN_DTYPES and query.shape[-1] <= LARGEST_HEAD
+    width = query.shape[-1]
+    if not query.is_cuda or query.dtype not in VARLEN_DTYPES or width > LARGEST_HEAD or width % HEAD_MULTIPLE:
+        return False
+    return torch.cuda.get_device_capability(query.device) >= LEAST_CAPABILITY
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _as_computed(tensor: torch.Tensor) -> torch.Tensor:
+    """In what autocast computes in: rotary positions leave queries and keys in fp32 beside values in bf16."""
+    device = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
+
+
 def _by_runs(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scaling: float | None
 ) -> torch.Tensor:

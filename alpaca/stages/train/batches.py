@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from alpaca.stages.train import packing
-from alpaca.stages.train.attention import Segments, segments_of
+from alpaca.stages.train.attention import Segments, moved, segments_of
 from alpaca.stages.train.packing import Pack
 from alpaca.stages.train.tokens import Row
 
@@ -83,7 +83,7 @@ def padded(rows: Sequence[Row], pad: int, device: torch.device) -> Batch:
         first = max(row.masked, 1)
         chosen += range(index * length + first - 1, index * length + len(row.ids) - 1)
         targets += row.ids[first:]
-    numbers = torch.tensor([chosen, targets], dtype=torch.long, device=device)
+    numbers = moved([chosen, targets], torch.long, device)
     return Batch(ids=ids.to(device), attention=attention.to(device), chosen=numbers[0], targets=numbers[1])
 
 
@@ -102,7 +102,7 @@ def packed(pack: Pack, device: torch.device) -> Batch:
         targets += row.ids[first:]
         ids += row.ids[before:]
         positions += range(before, len(row.ids))
-    numbers = torch.tensor([ids, positions], dtype=torch.long, device=device).unsqueeze(1)
-    places = torch.tensor([chosen, targets], dtype=torch.long, device=device)
+    numbers = moved([ids, positions], torch.long, device).unsqueeze(1)
+    places = moved([chosen, targets], torch.long, device)
     segments = segments_of(pack.layout, device)
     return Batch(ids=numbers[0], positions=numbers[1], chosen=places[0], targets=places[1], segments=segments)

@@ -86,14 +86,14 @@ class Checkpoints:
         if writing is not None:
             writing.result()
 
-    def restore(self, state: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+    def restore(self, state: dict[str, Any], at: int | None = None) -> tuple[int, dict[str, Any]] | None:
         """Loads the newest whole checkpoint into `state` in place; returns its step and notes. None: start afresh.
 
-        The number of processes may differ from the one at saving. Damaged checkpoints are passed over, which is said,
-        and removed. UserError: the newest whole one is of another model or optimizer.
+        at: that of this step, and no other. The number of processes may differ from the one at saving. Damaged
+        checkpoints are passed over, which is said, and removed. UserError: it is of another model or optimizer.
         """
         self.wait()
-        found = self._newest(marker.fingerprint(state))
+        found = self._newest(marker.fingerprint(state), at)
         if found is not None:
             reader = FileSystemReader(self._folder_of(found))
             # DCP's metadata is a pickle. It is this program's own file, and its sha256 was checked just now.
@@ -103,6 +103,15 @@ class Checkpoints:
         notes = read_json(self._folder_of(found) / NOTES) if found is not None and self._ranks.main else None
         notes = self._ranks.agree(notes)
         return None if found is None else (found, notes)
+
+    def forget_after(self, step: int) -> None:
+        """Removes what was saved of later steps: by a run that then went back, or ended before it could say so."""
+        self.wait()
+        if self._ranks.main:
+            for later in self.steps():
+                if later > step:
+                    self._remove(later)
+        self._ranks.agree(None)
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, ascending."""
@@ -163,8 +172,8 @@ class Checkpoints:
 
     # --- reading: where the caller is -----------------------------------------------------------------------------
 
-    def _newest(self, fingerprint: dict[str, str]) -> int | None:
-        for step in self._ranks.agree(self._present()):
+    def _newest(self, fingerprint: dict[str, str], at: int | None) -> int | None:
+        for step in self._ranks.agree([step for step in self._present() if at in (None, step)]):
             problem = self._problem(step, fingerprint)
             if problem is None:
                 return cast(int, step)

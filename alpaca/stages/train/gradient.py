@@ -13,7 +13,9 @@ EPSILON = 1e-6
 
 def norm(model: nn.Module) -> float:
     """Norm of the whole gradient. Every rank must call it."""
-    found = torch.nn.utils.get_total_norm(_gradients(model))
+    # In fp32 whatever the gradients are in: summed in bf16, the norm itself would be off by half a percent.
+    each = [torch.linalg.vector_norm(gradient, dtype=_wide(gradient)) for gradient in _gradients(model)]
+    found = torch.linalg.vector_norm(torch.stack(each))
     return float(found.full_tensor() if hasattr(found, "full_tensor") else found)
 
 
@@ -23,6 +25,10 @@ def rescale(model: nn.Module, norm: float, largest: float | None, scale: float) 
     factor = clipped / scale
     if factor != 1.0 and math.isfinite(factor):
         torch._foreach_mul_(_gradients(model), factor)
+
+
+def _wide(tensor: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _gradients(model: nn.Module) -> list[torch.Tensor]:

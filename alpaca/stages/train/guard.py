@@ -42,7 +42,9 @@ class Guard:
         if (height := self._height(loss)) is not None:
             self.spikes += 1
             told = f"spiked at step {step + 1}: loss {loss:.3f} is {height:.1f} standard deviations above the last ones"
-            return self._act(self.rules.on_spike, told)
+            verdict = self._act(self.rules.on_spike, told)
+            if verdict != KEEP:
+                return verdict
         self.losses = [*self.losses, loss][-WINDOW:]
         return KEEP
 

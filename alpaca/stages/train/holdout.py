@@ -37,6 +37,11 @@ class Holdout:
             self.best, self.best_step = loss, step
         return better
 
+    def forget_after(self, step: int) -> None:
+        """After a rollback to `step`: a best one of later weights is none any more."""
+        if self.best_step > step:
+            self.best, self.best_step, self.without = math.inf, 0, 0
+
     def exhausted(self) -> bool:
         """Whether early stopping ends the training now."""
         return self.rules.patience is not None and self.without >= self.rules.patience

@@ -28,8 +28,8 @@ from alpaca.stages.train.tokens import Row
 
 SAVING_SHARE = 0.05
 """Largest share of the time that checkpoints may take; a slow disk makes them rarer."""
-BEST = "best"
-"""Folder of the best weights so far, below the work folder."""
+BEST, POINTS = "best", "rollback"
+"""Folders below the work folder: the best weights so far, and the points that a rollback goes back to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +56,8 @@ class Run:
     optimizers: list[torch.optim.Optimizer]
     checkpoints: Checkpoints
     best: Checkpoints
+    points: Checkpoints
+    """A function of the step alone: which batches a rollback leaves out must not depend on the clock."""
     guard: Guard
     holdout: Holdout
     scale: LossScale
@@ -72,6 +74,12 @@ class Run:
             "scale": [self.scale.scale, self.scale.good],
         }
 
+    def rollback_point(self) -> bool:
+        """Whether a rollback may come back to after the step just made."""
+        rules, made = self.job.rules, ["left_out" not in row for row in self.rows]
+        wanted = ROLLBACK in (rules.on_nonfinite, rules.on_spike)
+        return wanted and made[-1] and (self.done % rules.rollback_steps == 0 or sum(made) == 1)
+
     def load(self, step: int, notes: dict[str, Any]) -> None:
         """Puts back what `notes` gave after so many steps."""
         self.done, self.rows = step, notes["rows"]
@@ -80,26 +88,26 @@ class Run:
         self.scale.scale, self.scale.good = notes["scale"]
 
 
-def train(job: Job, placed: Placed, context: Context) -> Run:
+def train(job: Job, placed: Placed, context: Context, warnings: Warnings) -> Run:
     """Trains from the newest checkpoint, or from the start, to the end.
 
     Raises PreemptedError after a signal that asks for a stop, with a checkpoint saved; UserError where it diverges.
     """
     run = _begin(job, placed, context)
     try:
-        _train(run)
+        _train(run, warnings)
     except BaseException:
-        for each in (run.checkpoints, run.best):
+        for each in (run.checkpoints, run.best, run.points):
             with contextlib.suppress(Exception):
                 each.wait()  # what is being written is worth having, whatever happened meanwhile
         raise
     return run
 
 
-def _train(run: Run) -> None:
+def _train(run: Run, warnings: Warnings) -> None:
     clock, first = Clock(seconds=run.job.rules.checkpoint_seconds), run.done
     profiled = profiling.of(run.job.rules.profile, run.context, run.placed.ranks.main)
-    with Warnings() as warnings, profiled as profiler:
+    with profiled as profiler:
         while run.done < run.job.steps and not run.holdout.exhausted():
             run.context.check()
             _step(run)
@@ -111,14 +119,16 @@ def _train(run: Run) -> None:
 
 def _keep(run: Run, clock: Clock, warnings: Warnings) -> None:
     """A checkpoint, where one is due or a signal asks for a stop; the stop itself."""
-    first = run.done == 1 and ROLLBACK in (run.job.rules.on_nonfinite, run.job.rules.on_spike)
-    asked, due = run.placed.ranks.any(warnings.heard is not None, clock.due() or first)
+    if run.rollback_point():
+        run.points.save(run.done, run.placed.state(run.optimizers), run.notes())
+    asked, due = run.placed.ranks.any(warnings.heard is not None, clock.due())
     if run.done == run.job.steps or not (asked or due):
         return
     clock.time(lambda: _save(run))
     if asked:
         run.checkpoints.wait()
-        raise PreemptedError.of(warnings.heard or "a signal to another process", run.done, run.job.steps)
+        signal = warnings.heard or "a signal to another process"
+        raise PreemptedError.of(signal, run.done, run.job.steps, saved=_has_states(run))
 
 
 def _begin(job: Job, placed: Placed, context: Context) -> Run:
@@ -133,16 +143,28 @@ def _begin(job: Job, placed: Placed, context: Context) -> Run:
         optimizers=optimizers,
         checkpoints=Checkpoints(context.work, ranks, say, keep=job.rules.keep_checkpoints),
         best=Checkpoints(context.work / BEST, ranks, say, keep=1),
+        points=Checkpoints(context.work / POINTS, ranks, say, keep=1),
         guard=Guard(rules=job.rules, say=say),
         holdout=Holdout(rules=job.rules, rows=job.held_out),
         scale=LossScale.of(placed.precision),
         meter=Meter(device=ranks.device),
     )
-    found = _restore(run)
-    if found is not None:
-        run.load(*found)
-        say(f"resumed after step {run.done}")
+    _resume(run, say)
     return run
+
+
+def _resume(run: Run, say: Callable[[str], None]) -> None:
+    """From the newest checkpoint or rollback point, which is one too; what an earlier start made later is removed."""
+    newest = [max(each.steps(), default=0) for each in (run.checkpoints, run.points)]
+    point_first = run.placed.ranks.agree(newest[1] > newest[0])
+    for place in (run.points, run.checkpoints) if point_first else (run.checkpoints, run.points):
+        found = _restore(run, place)
+        if found is not None:
+            run.load(*found)
+            say(f"resumed after step {run.done}")
+            break
+    for each in (run.best, run.points):
+        each.forget_after(run.done)
 
 
 def _step(run: Run) -> None:
@@ -204,17 +226,18 @@ def _update(run: Run, step: int, norm: float) -> None:
 
 
 def _go_back(run: Run) -> None:
-    """Weights and states of the last checkpoint; the batches since then count as done and left out."""
-    run.checkpoints.wait()
-    found = _restore(run)
+    """Weights and states of the last point; the batches since then count as done and left out."""
+    found = _restore(run, run.points)
     if found is None:
         raise UserError(
-            what="there is no whole checkpoint to go back to",
+            what=f"step {run.done + 1} is to go back, and there is no point to go back to",
             where="train.on_spike",
-            remedy="train.on_spike=report and train.on_nonfinite=stop, or mend what the log says of the checkpoints",
+            remedy="a lower optimizer.lr; if the first step diverges, the base model's weights are damaged",
         )
     for row in run.rows[found[0] :]:
         row["left_out"] = 1
+    run.holdout.forget_after(found[0])
+    run.best.forget_after(run.holdout.best_step)
 
 
 def _look(run: Run) -> None:
@@ -222,8 +245,8 @@ def _look(run: Run) -> None:
     if not run.holdout.due(run.done, run.job.steps):
         return
     loss = holdout.loss_of(run.placed, run.job.held_out, run.job.form)
-    run.rows[-1]["holdout_loss"] = loss
-    if run.placed.ranks.main:
+    run.rows[-1]["holdout_loss"] = loss if math.isfinite(loss) else None
+    if run.placed.ranks.main and math.isfinite(loss):
         run.context.tracker.log({"holdout_loss": loss}, step=run.done)
     if run.holdout.note(run.done, loss) and run.job.rules.patience is not None:
         run.best.save(run.done, {"model": run.placed.state(run.optimizers)["model"]}, {})
@@ -261,15 +284,24 @@ def _tell(run: Run, row: dict[str, Any], speed: float) -> None:
 
 
 def _save(run: Run) -> None:
+    """Everything that a later start goes on from; what the notes speak of must be on disk before them."""
+    if not _has_states(run):
+        return  # no step was made yet, all batches having been left out: a later start does the same again
+    for each in (run.best, run.points):
+        each.wait()
     run.checkpoints.save(run.done, run.placed.state(run.optimizers), run.notes())
 
 
-def _restore(run: Run) -> tuple[int, dict[str, Any]] | None:
-    """The newest checkpoint into model and optimizers; its step and notes."""
-    if not run.placed.ranks.any(bool(run.checkpoints.steps()))[0]:
+def _has_states(run: Run) -> bool:
+    return any(optimizer.state for optimizer in run.optimizers)
+
+
+def _restore(run: Run, checkpoints: Checkpoints) -> tuple[int, dict[str, Any]] | None:
+    """The newest of these checkpoints into model and optimizers; its step and notes."""
+    if not run.placed.ranks.any(bool(checkpoints.steps()))[0]:
         return None
-    fresh = not any(optimizer.state for optimizer in run.optimizers)
-    found = run.checkpoints.restore(run.placed.state(run.optimizers))
+    fresh = not _has_states(run)
+    found = checkpoints.restore(run.placed.state(run.optimizers))
     if found is None and fresh:  # the step that made the states was none: it must not count
         for optimizer in run.optimizers:
             optimizer.state.clear()
@@ -283,9 +315,20 @@ def _finish(run: Run, *, worth: bool) -> None:
     run.checkpoints.wait()
     if run.placed.ranks.main:
         run.context.cost.update(run.meter.summary())
-    run.best.wait()
-    if run.job.rules.patience is not None and run.placed.ranks.any(bool(run.best.steps()))[0]:
-        run.best.restore({"model": run.placed.state(run.optimizers)["model"]})
+    for each in (run.best, run.points):
+        each.wait()
+    if run.holdout.best_step and run.job.rules.patience is not None and run.holdout.best_step != run.done:
+        _take_best(run)
+
+
+def _take_best(run: Run) -> None:
+    state = {"model": run.placed.state(run.optimizers)["model"]}
+    if run.best.restore(state, at=run.holdout.best_step) is None:
+        raise UserError(
+            what=f"the weights of step {run.holdout.best_step}, the best on held-out examples, are not there any more",
+            where=str(run.context.work / BEST),
+            remedy="delete the stage's folder and run the same command again",
+        )
 
 
 def _silent(text: str, /) -> None:

@@ -12,7 +12,8 @@ class LinearNLL(torch.autograd.Function):
 
     Gradients are computed with the loss, chunk by chunk, so that the logits of only one chunk exist and none are
     computed twice (the idea of Liger Kernel's fused linear cross-entropy, arXiv 2410.10989, in plain PyTorch).
-    Shapes: hidden [S, D], weight [V, D], bias [V] or None, targets [S] -> scalar, at least in fp32.
+    trains: whether a backward pass will follow. Shapes: hidden [S, D], weight [V, D], bias [V] or None, targets [S]
+    -> scalar, at least in fp32.
     """
 
     @staticmethod
@@ -23,10 +24,12 @@ class LinearNLL(torch.autograd.Function):
         bias: torch.Tensor | None,
         targets: torch.Tensor,
         chunk: int,
+        trains: bool,
     ) -> torch.Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         total = hidden.new_zeros((), dtype=wide)
-        wanted = [*ctx.needs_input_grad[:2], bias is not None and ctx.needs_input_grad[2]]
+        # Told by the caller: gradients are always off in here, and inputs need them whether or not any are wanted.
+        wanted = [trains and each for each in ctx.needs_input_grad[:3]]
         shapes = (hidden, weight, bias)
         kept = [
             torch.zeros_like(each, dtype=each.dtype if each is hidden else wide) if want and each is not None else None
@@ -46,10 +49,10 @@ class LinearNLL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         scaled = [
-            None if each is None else (each * gradients[0]).to(dtype)
+            None if each is None else each.mul_(gradients[0]).to(dtype)  # in place: nobody comes back for them
             for each, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return (*scaled, None, None)
+        return (*scaled, None, None, None)
 
 
 def _slope(logits: torch.Tensor, scale: torch.Tensor, aims: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

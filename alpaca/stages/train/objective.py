@@ -49,7 +49,7 @@ class Objective(nn.Module):
         dtype = _compute_dtype(hidden)
         bias = None if head.bias is None else head.bias.to(dtype)
         nll: torch.Tensor = LinearNLL.apply(  # type: ignore[no-untyped-call]
-            hidden.to(dtype), head.weight.to(dtype), bias, batch.targets, self.chunk
+            hidden.to(dtype), head.weight.to(dtype), bias, batch.targets, self.chunk, torch.is_grad_enabled()
         )
         return nll
 

@@ -14,10 +14,10 @@ from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_state_dict,
-    set_model_state_dict,
 )
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from alpaca.config import Fsdp, Precision
@@ -63,10 +63,19 @@ class Placed:
             with torch.no_grad():
                 yield
         finally:
-            # Sharded parameters stay gathered until a backward pass, and whoever asks for them meanwhile gets those.
-            for module in self.objective.modules():
-                if isinstance(module, FSDPModule):
-                    module.reshard()
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Brings sharded parameters back to where they were before a forward pass.
+
+        They stay gathered until a backward pass, and after an error inside the forward some of them do; an optimizer
+        that is built then would hold the wrong ones.
+        """
+        if isinstance(self.objective, FSDPModule):
+            self.objective.reset_iter_state()
+        for module in self.objective.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         """Around forward and backward of one pass: when gradients are exchanged.
@@ -74,6 +83,8 @@ class Placed:
         Copies do so in the last pass of a step alone; shards in each, since whole gradients of the passes before would
         take the memory that sharding spares.
         """
+        if isinstance(self.objective, FSDPModule):
+            self.objective.set_requires_all_reduce(last)  # between groups of hybrid_shard; the others have none
         if isinstance(self.forward, DistributedDataParallel) and not last:
             return self.forward.no_sync()
         return nullcontext()
@@ -81,9 +92,14 @@ class Placed:
     def state(self, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:
         """The very tensors of model and optimizers, each process its own part: what is loaded into them is in use.
 
-        Every rank must call it. Optimizers that have made no step yet make one without effect, to have states.
+        A frozen base below an adapter is left out. Every rank must call it. Optimizers that have made no step yet make
+        one without effect, to have states.
         """
         model, states = get_state_dict(self.model, optimizers)
+        frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
+        if frozen:  # with it goes what belongs to it: the scales of weights in 4 bits, buffers
+            trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+            model = {name: tensor for name, tensor in model.items() if name in trained}
         return {"model": model, "optimizers": states}
 
     def weights(self) -> dict[str, Any]:
@@ -139,7 +155,7 @@ def place(model: nn.Module, fsdp: Fsdp, precision: Precision, ranks: Ranks, *, c
 
 
 def _shard(objective: Objective, fsdp: Fsdp, ranks: Ranks, precision: Precision) -> None:
-    whole = objective.model.state_dict() if ranks.main else {}
+    whole = dict(objective.model.named_parameters()) if ranks.main else {}
     mixed = formats.computed(precision) != torch.float32
     options: dict[str, Any] = {
         "mesh": _mesh(fsdp, ranks),
@@ -153,9 +169,18 @@ def _shard(objective: Objective, fsdp: Fsdp, ranks: Ranks, precision: Precision)
         fully_shard(layer, reshard_after_forward=fsdp.mode != "shard_grad_op", **options)
     # What belongs to no layer is needed at both ends of the forward pass and again at once in the backward.
     fully_shard(objective, reshard_after_forward=False, **options)
-    loading = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_model_state_dict(objective.model, whole, options=loading)
+    with torch.no_grad():
+        for name, parameter in objective.model.named_parameters():
+            _fill(parameter, whole.get(name), ranks)
     _send_buffers(objective)
+
+
+def _fill(shards: Any, whole: torch.Tensor | None, ranks: Ranks) -> None:
+    """Rank 0's parameter into everyone's shards, one at a time, so that no other process ever holds a whole model."""
+    device = ranks.device
+    full = torch.empty(shards.shape, dtype=shards.dtype, device=device) if whole is None else whole.detach().to(device)
+    part = distribute_tensor(full, shards.device_mesh, shards.placements, src_data_rank=0)
+    shards.to_local().copy_(part.to_local())
 
 
 def _send_buffers(module: nn.Module) -> None:
@@ -171,7 +196,7 @@ def _mesh(fsdp: Fsdp, ranks: Ranks) -> DeviceMesh:
     return init_device_mesh(ranks.device.type, (ranks.world_size,))
 
 
-def layers(model: nn.Module) -> list[nn.Module]:
+def layers(model: nn.Module, needed_by: str = "fsdp.mode") -> list[nn.Module]:
     """The model's blocks by the class names that it declares itself (`_no_split_modules`), so that none must be given.
 
     A wrong name would shard the whole model as one unit: correct, but with all parameters gathered at once.
@@ -181,7 +206,7 @@ def layers(model: nn.Module) -> list[nn.Module]:
     if not found:
         raise UserError(
             what=f"{type(model).__name__} does not say which of its modules are layers ({sorted(names)})",
-            where="fsdp.mode",
-            remedy="fsdp.mode=ddp, or a model that declares _no_split_modules",
+            where=needed_by,
+            remedy="fsdp.mode=ddp and train.compile=false, or a model that declares _no_split_modules",
         )
     return found

@@ -16,6 +16,7 @@ from alpaca.records import Example, read_jsonl, write_jsonl
 from alpaca.runtime.budget import Budget
 from alpaca.runtime.distributed import Ranks, inside_rank, setup
 from alpaca.runtime.quiet import no_bars
+from alpaca.runtime.signals import Warnings
 from alpaca.stages.train import (
     COST,
     adapters,
@@ -70,14 +71,25 @@ def run_here(config: TrainConfig, context: Context) -> None:
     no_bars()
     ranks = setup()
     try:
+        _refuse_other_ranks(config, ranks)
         parallel.check(config.fsdp, ranks.device)
         precision.check(config.precision, ranks.device)
-        fine_tune(config, context, ranks)
+        with Warnings() as warnings:  # loading and writing too: a signal there must not end the process at once
+            fine_tune(config, context, ranks, warnings)
     finally:
         ranks.close()
 
 
-def fine_tune(config: TrainConfig, context: Context, ranks: Ranks) -> None:
+def _refuse_other_ranks(config: TrainConfig, ranks: Ranks) -> None:
+    if ranks.grouped and ranks.world_size != config.fsdp.world_size:
+        raise UserError(
+            what=f"started as one of {ranks.world_size} processes, and the configuration says {config.fsdp.world_size}",
+            where="fsdp.world_size",
+            remedy=f"fsdp.world_size={ranks.world_size}, or start {config.fsdp.world_size} processes",
+        )
+
+
+def fine_tune(config: TrainConfig, context: Context, ranks: Ranks, warnings: Warnings) -> None:
     """Load, encode, plan, place, train, write."""
     base = load(models.source(config.model, context.parents.get("base")), config, ranks)
     data = read_data(config, context.parents["data"], base.tokenizer)
@@ -94,14 +106,24 @@ def fine_tune(config: TrainConfig, context: Context, ranks: Ranks) -> None:
         seed=config.seeds.order,
         held_out=data.held_out,
     )
-    run = train(job, placed, context)
+    run = train(job, placed, context, warnings)
+    _refuse_untrained(run)
     weights = placed.weights()  # every rank takes part in gathering
     if ranks.main:
         context.cost.update(meter.utilisation(config, data.rows, ranks, context.cost))
         export(context, base.config, base.tokenizer, adapters.merged(weights, placed.model, config.train, context))
-        write_record(context, run, facts(base, data))
+        write_record(context, run, facts(base, data, run))
         if inside_rank():
             write_json(context.work / COST, context.cost)
+
+
+def _refuse_untrained(run: Run) -> None:
+    if all("left_out" in row for row in run.rows):
+        raise UserError(
+            what=f"all {len(run.rows)} batches were left out: the model is the base as it was",
+            where="train.on_nonfinite",
+            remedy="a lower optimizer.lr; if the first step diverges, the base model's weights are damaged",
+        )
 
 
 def load(source: models.Source, config: TrainConfig, ranks: Ranks) -> Base:
@@ -119,7 +141,9 @@ def load(source: models.Source, config: TrainConfig, ranks: Ranks) -> Base:
         models.align_config(module, tokenizer)
         shape = models.plain_config(module)
     shape = ranks.agree(shape)
-    module = module or models.shape_of(shape, dtype)
+    if module is None:
+        module = models.shape_of(shape, dtype)
+        models.disable_dropout(module)  # not all rates stand in the configuration
     return Base(
         tokenizer=tokenizer, module=module, config=shape, added=added, dropped=dropped, surprises=surprises
     )
@@ -184,13 +208,13 @@ def _say_data(context: Context, config: TrainConfig, base: Base, data: Data) -> 
     )
 
 
-def facts(base: Base, data: Data) -> dict[str, Any]:
+def facts(base: Base, data: Data, run: Run) -> dict[str, Any]:
     """What training.json says of data and base."""
     rows = data.rows
     return {
         "examples": len(rows),
         "held_out_examples": len(data.held_out),
-        "epochs": data.order.draws / len(rows),
+        "epochs": data.order.starts[run.done] / len(rows),
         "supervised_share": sum(row.supervised for row in rows) / sum(len(row.ids) for row in rows),
         "truncated_examples": data.encoded.truncated,
         "unsupervised_examples": data.encoded.unsupervised,
@@ -211,9 +235,9 @@ def write_record(context: Context, run: Run, facts: dict[str, Any]) -> None:
         "nonfinite_steps": run.guard.nonfinite,
         "rollbacks": run.guard.rollbacks,
     }
-    held = {"best_holdout_loss": run.holdout.best, "best_step": run.holdout.best_step} if run.job.held_out else {}
-    losses = [row["loss"] for row in rows if "left_out" not in row and row["loss"] is not None]
-    final = losses[-1] if losses else None
-    record = {"steps": len(rows), **totals, "final_loss": final, **facts, **guarded, **held}
-    write_json(context.folder / "training.json", record)
-    context.log(f"{len(rows)} steps, loss {losses[0]:.3f} to {final:.3f}" if losses else "every batch was left out")
+    held = {"best_holdout_loss": run.holdout.best, "best_step": run.holdout.best_step} if run.holdout.best_step else {}
+    losses = [row["loss"] for row in rows if "left_out" not in row]
+    exported = run.holdout.best_step if run.job.rules.patience is not None and run.holdout.best_step else len(rows)
+    record = {"steps": len(rows), "exported_step": exported, **totals, "final_loss": losses[-1]}
+    write_json(context.folder / "training.json", {**record, **facts, **guarded, **held})
+    context.log(f"{len(rows)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}")

@@ -45,16 +45,26 @@ def recompute(model: Any, how: str) -> None:
     # Dropout is off everywhere, so that no random state has to be kept for the second computation.
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if how == "selective":
-        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _keeps_products)
+        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _keeper())
     model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
 
 
-def _keeps_products(context: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
+def _keeper() -> Any:
+    """The policy of selective recomputation."""
+    import torch.nn.attention.varlen  # makes its operation known
+
+    kept = {*PRODUCTS, torch.ops.torch_attn._varlen_attn.default}
+
+    def policy(context: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+        return CheckpointPolicy.MUST_SAVE if operation in kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return policy
 
 
 def compile_layers(model: nn.Module, *, wanted: bool) -> None:
-    """torch.compile of each layer: one compilation serves all, and packs of any length."""
-    if wanted:
-        for layer in parallel.layers(model):
-            layer.compile(dynamic=True)
+    """torch.compile of each layer: one compilation serves all, and packs of any length; attention stays as it is."""
+    if not wanted:
+        return
+    found = parallel.layers(model, needed_by="train.compile")
+    for layer in found:
+        layer.compile(dynamic=True)
