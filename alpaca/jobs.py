@@ -40,8 +40,9 @@ FULL_DISK = ("No space left on device", "os error 28", "PytorchStreamWriter fail
 def execute(folder: Path) -> None:
     """Does the stage of one folder unless it is finished; waits while another process does it."""
     settings, config = frozen.load(folder)
-    if settings["stage"] == "train" and distributed.inside_rank():  # the process that started the ranks holds the claim
-        _run(settings, config, _context(folder, settings))
+    if settings["stage"] == "train" and not distributed.holds_the_claim():
+        if not artifacts.finished_as(folder, settings["key"]):
+            _run(settings, config, _context(folder, settings))
         return
     claim = claims.acquire(
         folder, finished=lambda: artifacts.finished_as(folder, settings["key"]), on_wait=_say_waiting

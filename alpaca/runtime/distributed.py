@@ -93,6 +93,14 @@ def inside_rank() -> bool:
     return STORE in os.environ or os.environ.get(EXPLICIT) == "1"
 
 
+def holds_the_claim() -> bool:
+    """Whether this process claims and publishes a stage: alone, or rank 0 where torchrun or srun started the ranks.
+
+    Ranks started by `launch_ranks` do not: their launcher does.
+    """
+    return not inside_rank() or (STORE not in os.environ and os.environ.get("RANK") == "0")
+
+
 def alone() -> Ranks:
     """A single process without a group, whatever the environment says."""
     return Ranks(rank=0, world_size=1, device=_device(0), grouped=False)
