@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from alpaca.config import AdamW8bit, Run
 from alpaca.errors import UserError
 from alpaca.footprint import GIB, Gpu, Memory, gpu_of, peak, shape_of
-from alpaca.footprint.memory import BYTES, SHARDED, gib, told
+from alpaca.footprint.memory import BYTES, SHARDED, gib, listed, told
 from alpaca.footprint.work import is_packed
 from alpaca.runtime import provenance
 
 BYTES_PER_PARAMETER = 16
 """fp32 weights, gradients and two AdamW states: the count for a model whose shape is not known."""
+STAGED_PER_PARAMETER = 12
+"""Beside them on a CPU: the copy of weights and states from which checkpoints are written."""
 BF16_SR = {"compute": "bf16", "parameters": "bf16", "states": "bf16", "rounding": "stochastic"}
 """precision=bf16_sr."""
 
@@ -34,7 +36,7 @@ def problems(run: Run) -> Iterator[UserError]:
             what=f"training {run.model.name} needs about {gib(found.total)} GiB per process ({told(found)}), "
             f"{_has(run, gpu, room)}",
             where="model",
-            remedy=_way_out(run, gpu, room),
+            remedy=_way_out(run, gpu, _ways(run, gpu)),
         )
     yield from _host(run, gpu, found)
 
@@ -53,7 +55,8 @@ def _has(run: Run, gpu: Gpu | None, room: float) -> str:
 
 def _by_parameters(run: Run, gpu: Gpu | None) -> Iterator[UserError]:
     """Without a shape, only for one process: what is kept whatever the batch."""
-    needed, room = run.model.parameters * BYTES_PER_PARAMETER, _room(run, gpu)
+    each = BYTES_PER_PARAMETER + (STAGED_PER_PARAMETER if gpu is None else 0)
+    needed, room = run.model.parameters * each, _room(run, gpu)
     if needed > room and run.fsdp.mode not in SHARDED and run.train.adapter == "none":
         yield UserError(
             what=f"training {run.model.name} needs about {gib(needed)} GiB for weights, gradients and states, "
@@ -64,20 +67,31 @@ def _by_parameters(run: Run, gpu: Gpu | None) -> Iterator[UserError]:
 
 
 def _host(run: Run, gpu: Gpu | None, found: Memory) -> Iterator[UserError]:
-    """Host memory beside GPUs of this machine: one copy of the weights while loading, and what is offloaded."""
+    """Host memory beside GPUs of this machine: weights while loading; copies for checkpoints, and what is offloaded."""
+    needed, present = _host_needed(run, gpu, found), provenance.memory_bytes()
+    if needed <= present:
+        return
+    loads = needed > found.host_total * _processes_here(run)
+    kept = "its weights to load" if loads else f"{_processes_here(run)} x {gib(found.host_total)} beside its GPUs"
+    yield UserError(
+        what=f"{run.model.name} needs {gib(needed)} GiB of host memory for {kept}"
+        f"{'' if loads else f' ({listed(found.host)})'}, this machine has {gib(present)} GiB",
+        where="fsdp.offload" if run.fsdp.offload and not loads else "model",
+        remedy="a smaller model" if loads else _way_out(run, gpu, _host_ways(run)),
+    )
+
+
+def _host_needed(run: Run, gpu: Gpu | None, found: Memory) -> float:
+    """Bytes of all processes of this machine in its host memory; 0 where they do not run on GPUs of it."""
     shape = shape_of(run.model)
     if gpu is None or shape is None or not provenance.gpu_count():
-        return
-    loading, present = shape.parameters * BYTES[run.precision.parameters], provenance.memory_bytes()
-    needed = max(loading, found.host * run.fsdp.world_size)
-    if needed > present:
-        kept = "its weights, gradients and states (fsdp.offload=true)" if needed > loading else "its weights to load"
-        yield UserError(
-            what=f"{run.model.name} needs {gib(needed)} GiB of host memory for {kept}, "
-            f"this machine has {gib(present)} GiB",
-            where="fsdp.offload" if needed > loading else "model",
-            remedy="fsdp.offload=false, or a machine with more memory" if needed > loading else "a smaller model",
-        )
+        return 0.0
+    return max(shape.parameters * BYTES[run.precision.parameters], found.host_total * _processes_here(run))
+
+
+def _processes_here(run: Run) -> int:
+    """Of several machines each has its share."""
+    return min(run.fsdp.world_size, max(1, provenance.gpu_count()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,24 +102,31 @@ class Way:
     apply: Callable[[Run], None]
 
 
-def _way_out(run: Run, gpu: Gpu | None, room: float) -> str:
+Offer = tuple[bool, str, Callable[[Run], None]]
+"""Whether there is such a way, and what it is."""
+
+
+def _way_out(run: Run, gpu: Gpu | None, ways: list[Way]) -> str:
     """The first single setting that makes it fit, else the first of them that do together."""
-    ways, together = _ways(run, gpu), copy.deepcopy(run)
+    together = copy.deepcopy(run)
     for way in ways:
         alone = copy.deepcopy(run)
         way.apply(alone)
-        if _fits(alone, gpu, room):
+        if _fits(alone, gpu):
             return f"{way.words} would fit"
     for number, way in enumerate(ways):
         way.apply(together)
-        if _fits(together, gpu, room):
+        if _fits(together, gpu):
             return f"{' '.join(each.words for each in ways[: number + 1])} would fit together"
     return "use a smaller model, or a machine with more memory" + ("" if gpu is None else ", or more GPUs")
 
 
-def _fits(run: Run, gpu: Gpu | None, room: float) -> bool:
+def _fits(run: Run, gpu: Gpu | None) -> bool:
+    """On the device and beside it."""
     found = peak(run, on_gpu=gpu is not None)
-    return found is not None and found.total <= room
+    if found is None or found.total > _room(run, gpu):
+        return False
+    return _host_needed(run, gpu, found) <= provenance.memory_bytes()
 
 
 def _ways(run: Run, gpu: Gpu | None) -> list[Way]:
@@ -117,6 +138,7 @@ def _ways(run: Run, gpu: Gpu | None) -> list[Way]:
     size, least = ("pack_tokens", train.max_length) if is_packed(train) else ("micro_batch", 1)
     spread = {"mode": "full_shard", "world_size": processes}
     every = (
+        *(_leaner_saving(run) if gpu is None else ()),
         (can_shard and mode not in SHARDED, f"fsdp=full_shard fsdp.world_size={processes}", _set("fsdp", **spread)),
         (can_round and run.precision.parameters == "fp32", "precision=bf16_sr", _set("precision", **BF16_SR)),
         (kind == "adamw", "optimizer=adamw8bit", _to_8bit),
@@ -125,7 +147,35 @@ def _ways(run: Run, gpu: Gpu | None) -> list[Way]:
         (can_shard and not run.fsdp.offload, "fsdp.offload=true", _set("fsdp", offload=True)),
         (train.adapter == "none", "train.adapter=lora", _set("train", adapter="lora")),
     )
-    return [Way(words, apply) for possible, words, apply in every if possible]
+    return _possible(every)
+
+
+def _host_ways(run: Run) -> list[Way]:
+    """The same for what lies in host memory beside GPUs."""
+    kind, fsdp = run.optimizer.kind, run.fsdp
+    can_round = kind in ("adamw", "adamw8bit", "sgd") and run.precision.parameters == "fp32"
+    return _possible(
+        (
+            *_leaner_saving(run),
+            (fsdp.offload, "fsdp.offload=false", _set("fsdp", offload=False)),
+            (fsdp.mode == "ddp", "fsdp=full_shard", _set("fsdp", mode="full_shard")),
+            (can_round, "precision=bf16_sr", _set("precision", **BF16_SR)),
+            (kind == "adamw", "optimizer=adamw8bit", _to_8bit),
+            (run.train.adapter == "none", "train.adapter=lora", _set("train", adapter="lora")),
+        )
+    )
+
+
+def _leaner_saving(run: Run) -> Iterator[Offer]:
+    """Without the copies that rollbacks and early stopping need."""
+    usual = {"on_spike": "report", "on_nonfinite": "stop"}
+    calm = {name: value for name, value in usual.items() if getattr(run.train, name) == "rollback"}
+    yield bool(calm), " ".join(f"train.{name}={value}" for name, value in calm.items()), _set("train", **calm)
+    yield run.train.patience is not None, "train.patience=null", _set("train", patience=None)
+
+
+def _possible(offers: Iterable[Offer]) -> list[Way]:
+    return [Way(words, apply) for possible, words, apply in offers if possible]
 
 
 def _set(group: str, **values: object) -> Callable[[Run], None]:

@@ -9,7 +9,7 @@ from alpaca.artifacts import find_folder, is_finished
 from alpaca.config import Run, TinyModel, TrainConfig
 from alpaca.dispatch import asking
 from alpaca.footprint import GIB, Lengths, Outlook, outlook, shape_of
-from alpaca.footprint.memory import gib, told
+from alpaca.footprint.memory import gib, listed, told
 from alpaca.footprint.outlook import lengths_of
 from alpaca.footprint.speed import PACKED_UTILISATION, PADDED_UTILISATION, flops
 from alpaca.footprint.work import is_packed, step_examples
@@ -99,12 +99,13 @@ def _time(config: TrainConfig, found: Outlook, steps: int) -> list[str]:
 
 
 def memory(config: Run | TrainConfig, found: Outlook) -> str:
-    """The peak of one process by part, and what there is."""
+    """The peak of one process by part, and what there is; beside a GPU from a GiB of host memory on."""
     text = f"{gib(found.memory.total)} GiB per process ({told(found.memory)})"
-    if found.room is None:
-        return text
-    place = f"on a GPU {found.gpu.name}" if found.gpu else "in this machine"
-    return f"{text} of {gib(found.room)} {place}"
+    if found.room is not None:
+        place = f"on a GPU {found.gpu.name}" if found.gpu else "in this machine"
+        text += f" of {gib(found.room)} {place}"
+    host = found.memory.host_total
+    return text if host < GIB else f"{text}, and {gib(host)} of host memory ({listed(found.memory.host)})"
 
 
 def clock(seconds: float) -> str:

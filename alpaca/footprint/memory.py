@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from alpaca.config import Fsdp, Optimizer, Precision, Run, Train, TrainConfig
 from alpaca.footprint.shape import Shape
@@ -46,8 +46,10 @@ class Memory:
     overhead: float = 0.0
     libraries: float = 0.0
     """Interpreter and libraries of a process on a CPU, before a model is made."""
-    host: float = 0.0
-    """Of these parts, or of the loading, what lies in host memory beside a GPU."""
+    staging: float = 0.0
+    """On a CPU: the copies from which checkpoints are written."""
+    host: dict[str, float] = field(default_factory=dict)
+    """What a process holds in host memory beside its GPU, by part: staging, offloaded."""
 
     @property
     def total(self) -> float:
@@ -58,6 +60,11 @@ class Memory:
         """The parts that are there, largest first."""
         found: dict[str, float] = {name: value for name, value in asdict(self).items() if name != "host" and value}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    @property
+    def host_total(self) -> float:
+        """In host memory beside a GPU."""
+        return sum(self.host.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,11 +102,31 @@ def memory(shape: Shape, work: Work, settings: Settings) -> Memory:
         gathered=_gathered(shape, settings) if shards > 1 else 0.0,
         copies=_copies(shape, settings) if shards == 1 else 0.0,
     )
-    if settings.fsdp.offload:
-        host = parts.parameters + parts.gradients + parts.states
-        parts = replace(parts, parameters=0.0, gradients=0.0, states=0.0, host=host)
-    libraries = 0.0 if settings.on_gpu else LIBRARIES
-    return replace(parts, overhead=_overhead(parts, work, settings), libraries=libraries)
+    host = {"staging": staging(shape, settings)}
+    if settings.fsdp.offload and settings.on_gpu:
+        host["offloaded"] = parts.parameters + parts.gradients + parts.states
+        parts = replace(parts, parameters=0.0, gradients=0.0, states=0.0)
+    parts = replace(parts, overhead=_overhead(parts, work, settings))
+    if settings.on_gpu:
+        return replace(parts, host=host)
+    return replace(parts, libraries=LIBRARIES, staging=host["staging"])
+
+
+def staging(shape: Shape, settings: Settings) -> float:
+    """Bytes of a process in host memory that checkpoints are written from (page-locked where there is a GPU).
+
+    They are taken at the first save and kept: the trained weights and their states; the same again for the points that
+    a rollback goes back to; the weights again for the best ones of early stopping. With ddp each process has all.
+    """
+    # However short the run: it saves at its end in any case, sooner on a signal, a new best or a rollback's first
+    # point, and how long it will take is a guess. A forecast too high by this, where the activations are gone by then,
+    # is better than a run that is killed at its first checkpoint.
+    train = settings.train
+    weights = trained(shape, train) * BYTES[settings.precision.parameters]
+    whole = weights + state_bytes(shape, settings)
+    points = whole if "rollback" in (train.on_spike, train.on_nonfinite) else 0.0
+    best = weights if train.patience is not None else 0.0
+    return (whole + points + best) / shard_count(settings.fsdp)
 
 
 def _overhead(parts: Memory, work: Work, settings: Settings) -> float:
@@ -241,7 +268,13 @@ def _copies(shape: Shape, settings: Settings) -> float:
 
 def told(found: Memory) -> str:
     """The parts in GiB, largest first; what is below a percent is left out."""
-    return ", ".join(f"{name} {gib(size)}" for name, size in found.parts().items() if size > 0.01 * found.total)
+    return listed(found.parts())
+
+
+def listed(parts: dict[str, float]) -> str:
+    """Parts in GiB, without what is below a percent."""
+    total = sum(parts.values())
+    return ", ".join(f"{name} {gib(size)}" for name, size in parts.items() if size > 0.01 * total)
 
 
 def gib(size: float) -> str:

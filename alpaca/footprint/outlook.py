@@ -79,9 +79,7 @@ def _memory(config: Run | TrainConfig, shape: Shape, lengths: Lengths, on_gpu: b
     return memory(shape, work, settings_of(config, on_gpu))
 
 
-def _on_gpu(
-    config: Run | TrainConfig, shape: Shape, lengths: Lengths, gpu: Gpu, *, assumed: bool = False
-) -> Outlook:
+def _on_gpu(config: Run | TrainConfig, shape: Shape, lengths: Lengths, gpu: Gpu, *, assumed: bool = False) -> Outlook:
     work, settings = step(config.train, lengths, config.fsdp.world_size), settings_of(config, on_gpu=True)
     return Outlook(
         memory=_memory(config, shape, lengths, on_gpu=True),

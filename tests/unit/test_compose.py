@@ -505,11 +505,63 @@ def test_what_fits_is_not_complained_of() -> None:
 def test_host_memory_must_hold_one_copy_while_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "gpu_count", lambda: 8)
     monkeypatch.setattr(provenance, "memory_bytes", lambda: 20 * 2**30)
-    sharded = [LLAMA, "fsdp.gpu=H100-80GB", "fsdp=full_shard", "fsdp.world_size=8"]
-    assert "needs 25.1 GiB of host memory for its weights to load" in lacks(*sharded)
-    assert "fsdp.offload: llama7b needs 100 GiB of host memory" in lacks(*sharded, "fsdp.offload=true")
-    monkeypatch.setattr(provenance, "memory_bytes", lambda: 200 * 2**30)
-    assert "host memory" not in lacks(*sharded, "fsdp.offload=true")
+    adapter = [LLAMA, "fsdp.gpu=H100-80GB", "train.adapter=lora"]
+    assert "needs 25.1 GiB of host memory for its weights to load, this machine has 20" in lacks(*adapter)
+    monkeypatch.setattr(provenance, "memory_bytes", lambda: 26 * 2**30)
+    assert "host memory" not in lacks(*adapter)
+
+
+EIGHT = [LLAMA, "fsdp.gpu=H200", "fsdp.world_size=8"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "present", "told", "remedy"),
+    [
+        (["fsdp=full_shard"], 70, "model: llama7b needs 75.3 GiB", "precision=bf16_sr would fit"),
+        (["fsdp=full_shard"], 76, "", ""),
+        (["fsdp=full_shard", "fsdp.offload=true"], 170, "fsdp.offload: llama7b needs 176 GiB", "fsdp.offload=false"),
+        (["fsdp=full_shard", "fsdp.offload=true"], 180, "", ""),
+        (["fsdp=ddp"], 200, "8 x 75.3 beside its GPUs (staging 75.3)", "fsdp=full_shard would fit"),
+        (["fsdp=full_shard", "train.on_spike=rollback"], 100, "needs 151 GiB", "train.on_spike=report would fit"),
+        (
+            ["fsdp=full_shard", "train.on_spike=rollback", "train.on_nonfinite=rollback"],
+            100,
+            "needs 151 GiB",
+            "train.on_spike=report train.on_nonfinite=stop would fit",
+        ),
+        (
+            ["fsdp=full_shard", "train.holdout=9", "train.patience=3"],
+            90,
+            "needs 100 GiB",
+            "train.patience=null would fit",
+        ),
+    ],
+)
+def test_host_memory_must_hold_what_checkpoints_are_written_from(
+    overrides: list[str], present: int, told: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "gpu_count", lambda: 8)
+    monkeypatch.setattr(provenance, "memory_bytes", lambda: present * 2**30)
+    text = lacks(*EIGHT, *overrides)
+    assert told in text
+    assert remedy in text
+    assert ("host memory" in text) == bool(told)
+
+
+def test_of_several_machines_each_holds_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "gpu_count", lambda: 8)
+    monkeypatch.setattr(provenance, "memory_bytes", lambda: 40 * 2**30)
+    assert "host memory" not in lacks(LLAMA, "fsdp.gpu=H200", "fsdp=full_shard", "fsdp.world_size=16")
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_on_a_cpu_the_copies_are_a_part_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "memory_bytes", lambda: 260 * 2**30)
+    alone = [LLAMA, "precision=fp32", "optimizer=adamw", "train.global_batch=32"]
+    assert "GiB per process" not in lacks(*alone)
+    text = lacks(*alone, "train.on_nonfinite=rollback")
+    assert "staging 151" in text
+    assert "train.on_nonfinite=stop would fit" in text
 
 
 def test_the_first_way_out_is_sharding_where_there_are_more_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,56 @@ def test_sharding_divides_what_it_shards() -> None:
 def test_offloading_moves_shards_to_the_host() -> None:
     found = kept("model=llama7b", "fsdp=full_shard", "fsdp.world_size=8", "fsdp.offload=true")
     assert found.parameters == found.states == found.gradients == 0
-    assert found.host / GIB == pytest.approx(100.4 / 8, abs=0.1)
+    assert found.host["offloaded"] / GIB == pytest.approx(100.4 / 8, abs=0.1)
+    assert found.host_total == found.host["offloaded"] + found.host["staging"]
+
+
+def staged(*overrides: str) -> float:
+    """Bytes per parameter of LLaMA-7B beside a GPU."""
+    return kept("model=llama7b", *overrides).host["staging"] / shape_in("model=llama7b").parameters
+
+
+def test_checkpoints_are_written_from_a_copy_of_weights_and_states_in_host_memory() -> None:
+    assert kept("model=llama7b").host_total == pytest.approx(80.9e9, rel=0.01)
+    assert staged() == 12
+    assert staged("precision=bf16_sr") == 6
+    assert staged("optimizer=sgd", "optimizer.momentum=0") == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "bytes_each"),
+    [
+        (["train.holdout=10", "train.patience=2"], 12 + 4),
+        (["train.on_spike=rollback"], 12 + 12),
+        (["train.on_nonfinite=rollback"], 12 + 12),
+        (["train.on_nonfinite=rollback", "train.on_spike=rollback", "train.holdout=10", "train.patience=2"], 28),
+        (["train.on_nonfinite=skip", "train.on_spike=stop", "train.holdout=10"], 12),
+    ],
+)
+def test_best_weights_and_rollback_points_have_copies_of_their_own(overrides: list[str], bytes_each: float) -> None:
+    assert staged(*overrides) == bytes_each
+
+
+def test_copies_stage_everything_and_shards_their_part() -> None:
+    assert staged("fsdp=ddp", "fsdp.world_size=8") == 12
+    assert staged("fsdp=full_shard", "fsdp.world_size=8") == 12 / 8
+    assert staged("fsdp=hybrid_shard", "fsdp.world_size=8") == 12 / 4
+
+
+@pytest.mark.parametrize("adapter", ["lora", "qlora"])
+def test_of_an_adapter_only_what_is_trained_is_staged(adapter: str) -> None:
+    found = kept("model=llama7b", f"train.adapter={adapter}")
+    assert found.host["staging"] == pytest.approx(12 * 19_988_480)
+
+
+def test_staging_is_a_part_of_a_process_on_a_cpu_and_none_of_a_gpus() -> None:
+    here, gpu = kept("model=llama7b", on_gpu=False), kept("model=llama7b")
+    assert here.parts()["staging"] == gpu.host["staging"]
+    assert here.host == {}
+    assert "staging" not in gpu.parts()
+    twice = kept("model=llama7b", "train.on_spike=rollback", on_gpu=False)
+    assert twice.total == pytest.approx(here.total + here.staging)
+    assert kept("model=llama7b", "train.on_spike=rollback").total == gpu.total
 
 
 def test_an_adapter_has_few_gradients_and_a_base_in_four_bits_is_small() -> None:
@@ -157,9 +206,7 @@ def test_recomputation_keeps_less_of_each_token() -> None:
     assert none > 1.5 * selective > 3 * full
     run = one("model=llama7b", "precision=bf16_sr", "train.recompute=full", "train.pack_tokens=16384")
     work = fullest(run.train, Lengths())
-    settings = Settings(
-        train=run.train, optimizer=run.optimizer, precision=run.precision, fsdp=run.fsdp, on_gpu=True
-    )
+    settings = Settings(train=run.train, optimizer=run.optimizer, precision=run.precision, fsdp=run.fsdp, on_gpu=True)
     # A layer's input in bf16 for each of 32 layers is 0.25 MiB a token; one layer is whole beside them.
     assert saved(shape_in("model=llama7b"), work, settings) / work.tokens / 2**20 == pytest.approx(0.47, abs=0.05)
 
@@ -233,9 +280,7 @@ def test_what_is_kept_for_the_backward_pass_is_forecast(shape: Shape, form: str,
     train = Train(global_batch=24, batching="padded" if form == "padded" else "packed", micro_batch=24)
     how = batches.Form(batching=train.batching, pad=0, shared=shared if form == "packed" else ())
     found, tokens, chosen = bytes_saved(shape, precision, how, rows)
-    settings = Settings(
-        train=train, optimizer=config.AdamW(), precision=precision, fsdp=config.Fsdp(), on_gpu=False
-    )
+    settings = Settings(train=train, optimizer=config.AdamW(), precision=precision, fsdp=config.Fsdp(), on_gpu=False)
     work = step(train, lengths)
     work = replace(work, tokens=tokens, keys=work.keys * tokens / work.tokens, masks=work.masks)
     parts = memory(shape, work, settings)

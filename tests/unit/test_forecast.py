@@ -92,9 +92,7 @@ def told(*overrides: str) -> str:
 def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "gpu_count", lambda: 0)
     monkeypatch.setattr(provenance, "memory_bytes", lambda: 16 * 2**30)
-    rates = speed.Rates(
-        widths=[96], flops=[5e10], call=1e-4, pair=1e-10, logit=1e-9, logit_width=1e-11, update=1e-9
-    )
+    rates = speed.Rates(widths=[96], flops=[5e10], call=1e-4, pair=1e-10, logit=1e-9, logit_width=1e-11, update=1e-9)
     monkeypatch.setattr(speed, "rates", lambda threads: rates)
 
 
@@ -119,8 +117,15 @@ def test_what_does_not_fit_here_is_told_for_a_usual_gpu() -> None:
 def test_the_gpu_that_is_named_and_the_processes_count() -> None:
     text = told("model=llama7b", "fsdp=full_shard", "fsdp.world_size=8", "fsdp.gpu=A100-80GB", "train.batching=padded")
     assert "on 8 GPUs A100-80GB at 25% of its peak (a guess);" in text
-    assert text.endswith("of 80 on a GPU A100-80GB")
+    assert text.endswith("of 80 on a GPU A100-80GB, and 9.41 of host memory (staging 9.41)")
     assert "states 6.28" in text
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_host_memory_is_told_where_it_is_much() -> None:
+    assert "host memory" not in told("model=llama7b", "fsdp.gpu=H200", "train.adapter=lora")
+    offloaded = told("model=llama7b", "fsdp=full_shard", "fsdp.world_size=8", "fsdp.gpu=A100-80GB", "fsdp.offload=true")
+    assert offloaded.endswith(", and 22 of host memory (staging 9.41, offloaded 12.6)")
 
 
 @pytest.mark.usefixtures("small_machine")
