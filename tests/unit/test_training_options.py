@@ -1,4 +1,4 @@
-"""What a run may be told beyond the plain recipe: guards, held-out examples, number formats, adapters, memory."""
+"""What a run may be told beyond the plain recipe: guards, held-out examples, number formats, memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -360,57 +359,6 @@ def test_linear_layers_in_eight_bits_keep_outputs_and_gradients_within_their_rou
         assert rounded.grad is not None
         distance = (exact.grad - rounded.grad).norm() / exact.grad.norm()
         assert 0 < distance < 0.1, name
-
-
-# --- adapters ---------------------------------------------------------------------------------------------------------
-
-
-def test_lora_trains_the_adapter_alone_and_exports_merged_weights(place: Path) -> None:
-    settings = world.train_config(adapter="lora", lora_rank=4, optimizer=config.AdamW(lr=5e-2, warmup_ratio=0.0))
-    folder = train(place, "lora", settings)
-    assert column(folder, "loss")[-1] < column(folder, "loss")[0] - 0.1
-    base = AutoModelForCausalLM.from_pretrained(place / "base/model")
-    merged = AutoModelForCausalLM.from_pretrained(folder / "model")
-    changed = {name for name, weight in merged.named_parameters() if not torch.equal(weight, base.get_parameter(name))}
-    assert changed == {name for name, _ in base.named_parameters() if "_proj" in name}
-    adapted = PeftModel.from_pretrained(base, folder / "adapter")
-    ids = torch.tensor([[1, 20, 30, 40]])
-    assert torch.allclose(adapted(ids).logits, merged(ids).logits, atol=1e-4)
-
-
-def test_lora_resumes_to_the_same_bytes_and_takes_named_layers(place: Path, tmp_path: Path) -> None:
-    settings = world.train_config(adapter="lora", lora_targets=["q_proj"], checkpoint_seconds=0.0)
-    whole, broken = (world.make_context(tmp_path / n, base=place / "base", data=place / "data") for n in ("a", "b"))
-    run(settings, whole)
-    with pytest.raises(world.Interrupted):
-        run(settings, world.interrupt_at(broken, 3))
-    broken.check = lambda: None
-    run(settings, broken)
-    assert payload(broken.folder) == payload(whole.folder)
-    assert json.loads((whole.folder / "adapter/adapter_config.json").read_text())["target_modules"] == ["q_proj"]
-
-
-def test_layers_that_the_model_does_not_have_are_refused_with_those_that_it_has(place: Path) -> None:
-    with pytest.raises(UserError, match=r"train.lora_targets: no layers of (.|\n)*q_proj"):
-        train(place, "absent", world.train_config(adapter="lora", lora_targets=["query_key_value"]))
-
-
-def test_qlora_trains_an_adapter_over_a_base_in_four_bits(tmp_path: Path) -> None:
-    world.make_base(tmp_path / "base", width=64)
-    world.make_data(tmp_path / "data", world.examples(30))
-    settings = world.train_config(adapter="qlora", optimizer=config.AdamW(lr=5e-2, warmup_ratio=0.0))
-    folder = train(tmp_path, "qlora", settings)
-    assert column(folder, "loss")[-1] < column(folder, "loss")[0] - 0.1
-    merged = AutoModelForCausalLM.from_pretrained(folder / "model")
-    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base/model")
-    assert getattr(merged.config, "quantization_config", None) is None
-    for name, weight in merged.named_parameters():
-        assert weight.dtype == torch.float32
-        distance = (weight - base.get_parameter(name)).norm() / base.get_parameter(name).norm()
-        assert distance > 0.01 if "_proj" in name else distance == 0, name
-    look = world.make_context(tmp_path / "look", base=folder, data=tmp_path / "data")
-    run(world.train_config(budget="1 steps", optimizer=config.AdamW(lr=0.0)), look)
-    assert column(look.folder, "loss")[0] < column(folder, "loss")[0] - 0.1  # the merged weights are the trained ones
 
 
 # --- memory and speed -------------------------------------------------------------------------------------------------
