@@ -9,6 +9,7 @@ processor seconds, which are those of an idle machine. Prints one JSON object.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -79,11 +81,19 @@ def forecast(name: str, examples: int) -> dict[str, float]:
     )
     asked = settings_of(chosen, on_gpu=False)
     peak = memory(shape, fullest(chosen.train, Lengths()), asked)
-    rates = speed.rates(_threads())
+    rates = _fresh_rates(_threads())
     if rates is None:
         raise SystemExit("this processor could not be measured: python -m alpaca.stages.train.calibrate 1")
     seconds = speed.cpu_seconds(shape, step(chosen.train, Lengths()), asked, rates)
     return {"memory": (peak.total - peak.libraries) / GIB, "seconds": seconds}
+
+
+@functools.cache
+def _fresh_rates(threads: int) -> speed.Rates | None:
+    """Measured now: a record of this machine under another load would be another machine's."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"ALPACA_CACHE": folder}):
+        speed.measure(threads)
+        return speed.cached_rates(threads)
 
 
 def _threads() -> int:

@@ -23,7 +23,7 @@ from alpaca.runtime.download import cache_folder
 
 SWITCH = "ALPACA_CALIBRATE"
 """Environment: 0 leaves a CPU unmeasured, so that plans say nothing of its seconds."""
-VERSION = 4
+VERSION = 5
 """Of what is measured; a record of another version counts as missing."""
 PACKED_UTILISATION, PADDED_UTILISATION = 0.5, 0.25
 """Guesses of the share of a GPU's peak that its matrix products reach."""
