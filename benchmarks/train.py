@@ -132,7 +132,7 @@ def others(quick: bool) -> dict[str, float]:
     from _train_save import save_stall
 
     stall = save_stall(40, 1, say) if quick else save_stall(400, 5, say)
-    return stall | forecast("steps=4" if quick else "")
+    return stall | forecast("steps=4, turns=1" if quick else "")
 
 
 def forecast(settings: str) -> dict[str, float]:
