@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import signal
 import sys
 import time
@@ -40,6 +41,7 @@ FULL_DISK = ("No space left on device", "os error 28", "PytorchStreamWriter fail
 def execute(folder: Path) -> None:
     """Does the stage of one folder unless it is finished; waits while another process does it."""
     settings, config = frozen.load(folder)
+    _take_threads(settings)
     if settings["stage"] == "train" and not distributed.holds_the_claim():
         if not artifacts.finished_as(folder, settings["key"]):
             _run(settings, config, _context(folder, settings))
@@ -56,6 +58,12 @@ def execute(folder: Path) -> None:
         claim.release()
         raise
     claim.remove()
+
+
+def _take_threads(settings: dict[str, Any]) -> None:
+    """The frozen number of CPU threads, before a library reads it: another number adds up in another order."""
+    if "threads" in settings and "torch" not in sys.modules:
+        os.environ.update({name: str(settings["threads"]) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})
 
 
 def _claimed(folder: Path, settings: dict[str, Any], config: Any, claim: claims.Claim) -> None:

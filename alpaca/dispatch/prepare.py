@@ -94,6 +94,7 @@ def freeze(session: Session, node: Node, folder: Path, parents: dict[str, str]) 
         "code": session.code.relative_to(session.output).as_posix(),
         "git": session.git,
         "argv": sys.argv,
+        "threads": session.run.cluster.threads,
         "tracking": _tracking(session, node),
         **_forecast(session, node),
     }

@@ -52,7 +52,10 @@ def events(training: dict[str, Any]) -> list[str]:
             f"lowest loss on {training['held_out_examples']:,} held-out examples "
             f"{training['best_holdout_loss']:.3f}, after step {training['best_step']:,}"
         )
-    return told
+    exported = training.get("exported_step")
+    if exported is not None and exported != training.get("steps"):
+        told.append(f"the weights of step {exported:,} of {training['steps']:,} are the ones kept")
+    return told + [str(text) for text in training.get("warnings") or ()]
 
 
 def _amount(value: Any) -> float | None:

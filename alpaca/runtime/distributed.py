@@ -242,7 +242,7 @@ def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, check: Callable[[]
     while True:
         if warnings.heard and not told:  # once: a second signal could meet ranks that are on their way out
             told = True
-            _pass_on(ranks)
+            _pass_on(ranks, signal.Signals[warnings.heard])
         states = [process.poll() for process in ranks]
         failed = [rank for rank, state in enumerate(states) if state]
         if failed and {states[rank] for rank in failed} == {PreemptedError.exit_status}:
@@ -260,10 +260,10 @@ def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, check: Callable[[]
         time.sleep(POLL_SECONDS)
 
 
-def _pass_on(ranks: list[subprocess.Popen[bytes]]) -> None:
+def _pass_on(ranks: list[subprocess.Popen[bytes]], number: signal.Signals) -> None:
     for process in ranks:
         if process.poll() is None:
-            process.send_signal(signal.SIGUSR2)
+            process.send_signal(number)
 
 
 def _last_error(folder: Path, rank: int) -> str:
@@ -276,7 +276,11 @@ def _last_error(folder: Path, rank: int) -> str:
 def _obituary(rank: int, world_size: int, status: int | None, folder: Path) -> str:
     lines = _words(folder, rank).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     words = "\n".join(f"    {line}" for line in lines[-LAST_WORDS:]) or "    (no last words)"
-    return f"process {rank} of {world_size} ended with status {status}; its last words:\n{words}"
+    if status is not None and status < 0:
+        end = f"was killed by {signal.Signals(-status).name} (by the system, if memory ran out)"
+    else:
+        end = f"ended with status {status}"
+    return f"process {rank} of {world_size} {end}; its last words:\n{words}"
 
 
 def _words(folder: Path, rank: int) -> Path:

@@ -25,6 +25,8 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -247,6 +249,17 @@ def test_logits_that_are_changed_after_the_head_are_taken_from_the_model() -> No
     assert "logits after the head" in said[0]
     loss, _ = one_at_a_time(model, rows)
     assert float(loop.accumulate(placed, rows, form)) == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_model_that_scales_its_logits_is_packed_with_its_own_logits() -> None:
+    torch.manual_seed(0)
+    rows, model = make_rows(6), GraniteForCausalLM(GraniteConfig(**SMALL, logits_scaling=3.0))
+    loss, expected = one_at_a_time(model, rows)
+    placed, form, _ = settled(model, rows)
+    assert (form.batching, placed.objective.plain_head) == ("packed", False)
+    model.zero_grad()
+    assert float(loop.accumulate(placed, rows, form)) == pytest.approx(loss, rel=1e-5)
+    assert difference(gradients(model), expected) <= 5e-6
 
 
 # --- contamination ----------------------------------------------------------------------------------------------------

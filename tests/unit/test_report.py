@@ -419,7 +419,7 @@ def test_the_forecast_stands_beside_the_measurement(tmp_path):
         {"step_seconds": seconds, "peak_memory_gib": memory} for seconds, memory in ((0.3, 0.96), (0.25, 1.0))
     )
     guarded = {"left_out_steps": 3, "rollbacks": 1, "spikes": 0}
-    held = {"held_out_examples": 50, "best_holdout_loss": 1.25, "best_step": 40}
+    held = {"held_out_examples": 50, "best_holdout_loss": 1.25, "best_step": 40, "exported_step": 40}
     for file, added in (
         ("stage.json", {"forecast": forecast}),
         ("provenance.json", {"cost": {**measured, "tokens_per_second": 12345.6}}),
@@ -430,6 +430,7 @@ def test_the_forecast_stands_beside_the_measurement(tmp_path):
     assert "seconds a step peak memory real tokens a second" in text
     assert "0.25 s (0.3 s, +20%) 1 GiB (0.96 GiB, -4%) 12,346" in text
     assert "3 steps whose batch was left out; 1 returns to an earlier checkpoint; lowest loss on 50 held-out" in text
+    assert re.search(r"after step 40; the weights of step 40 of \d+ are the ones kept\.", text)
     assert "spikes" not in text
 
 

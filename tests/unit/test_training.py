@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -445,9 +446,27 @@ def test_a_missing_model_folder_or_weights_names_the_key(tmp_path: Path) -> None
 def test_a_config_that_does_not_match_the_weights_is_refused(tmp_path: Path) -> None:
     world.make_base(tmp_path)
     path = tmp_path / "model/config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "vocab_size": 317}))
-    with pytest.raises(UserError, match=r"model.path: cannot load the model"):
-        models.load_model(models.source(hub(path=str(tmp_path / "model")), None))
+    whole = json.loads(path.read_text())
+    for change, words in (
+        ({"vocab_size": 317}, r"model.embed_tokens.weight is \[\d+, 32\] in the files and \[317, 32\] by config.json"),
+        ({"num_hidden_layers": 3}, r"model.layers.2.\S+ is in no file; .* and \d+ more"),
+        ({"num_hidden_layers": 1}, r"model.layers.1.\S+ is in the files and not in the model"),
+    ):
+        path.write_text(json.dumps({**whole, **change}))
+        with pytest.raises(UserError, match=rf"model.path: the weights of \S+ do not fit its config.json: .*{words}"):
+            models.load_model(models.source(hub(path=str(tmp_path / "model")), None))
+
+
+def test_damaged_base_weights_are_refused_in_every_form(tmp_path: Path) -> None:
+    world.make_base(tmp_path / "base")
+    world.make_data(tmp_path / "data", world.examples(8))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base/model")
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 3] = math.nan
+    model.save_pretrained(tmp_path / "base/model")
+    for batching in ("auto", "packed", "padded"):
+        with pytest.raises(UserError, match=r"model: the base model gives numbers that are not finite"):
+            train(tmp_path, batching, world.train_config(batching=batching))
 
 
 def test_torn_weights_are_refused(tmp_path: Path) -> None:

@@ -94,6 +94,17 @@ def test_what_follows_a_spike_or_a_loss_that_is_no_number_is_as_configured() -> 
         judged(config.Train(on_nonfinite="rollback"), [math.nan] * 6)
 
 
+def test_a_model_without_a_usable_gradient_ends_with_an_error() -> None:
+    rules = config.Train(on_nonfinite="skip")
+    watch = Guard(rules=rules, say=lambda text: None)
+    for step, norm in enumerate([0.0, math.inf] * 4 + [0.0]):
+        watch.judge(step, 2.0, norm)
+    with pytest.raises(UserError, match=r"came to nothing: no usable gradient in 10 batches in a row up to step 10"):
+        watch.judge(9, 2.0, 0.0)
+    watch = Guard(rules=rules, say=lambda text: None)
+    assert [watch.judge(step, 2.0, float(step % 9 == 8)) for step in range(40)] == [KEEP] * 40
+
+
 def poisoned(monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
     """These passes of the run (from 0) give a loss that is no number."""
     plain, count = loop.accumulate, iter(range(1000))

@@ -57,7 +57,7 @@ def pretrain(config: PretrainConfig, context: Context) -> None:
     )
     with Warnings() as warnings:
         run = train(job, placed, context, warnings)
-    export(context, module.config, tokenizer, placed.weights())
+    export(context, module.config, tokenizer, placed.weights(), chat=False)
     write_record(context, run, {"examples": shape.steps * shape.batch})
 
 

@@ -5,7 +5,6 @@ stage -> tokens (examples as ids) -> order (which step sees what) -> loop -> exp
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
     from alpaca.artifacts import Context
     from alpaca.config import TrainConfig
 
-COST = "cost.json"
+COST, SAID = "cost.json", "said"
+"""What rank 0 leaves for the process that started it: the numbers of `Context.cost`, and its last line."""
 
 
 def run(config: TrainConfig, context: Context) -> None:
@@ -37,10 +37,10 @@ def run(config: TrainConfig, context: Context) -> None:
 
 def _take_over(context: Context) -> None:
     """Gives this process's context what rank 0 could only leave in files: costs, and the steps for the tracker."""
-    context.cost.update(read_json(context.work / COST))
+    told = read_json(context.work / COST)
+    context.said = told.pop(SAID)
+    context.cost.update(told)
     rows = list(read_jsonl(context.folder / "loss.jsonl"))
-    record = read_json(context.folder / "training.json")
-    context.log(f"{record['steps']} steps, final loss {record['final_loss'] or math.nan:.3f}")
     for row in rows:
         values = {name: value for name, value in row.items() if name != "step" and value is not None}
         context.tracker.log(values, step=int(row["step"]))

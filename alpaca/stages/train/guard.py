@@ -15,6 +15,8 @@ WINDOW = 50
 """Losses that a new one is compared with."""
 LEAST_WINDOW = 20
 MOST_ROLLBACKS = 5
+MOST_IN_A_ROW = 10
+"""Batches that are left out one after the other, or have no gradient at all, before that is an error."""
 
 KEEP, SKIP, ROLLBACK = "keep", "skip", "rollback"
 
@@ -30,12 +32,17 @@ class Guard:
     spikes: int = 0
     nonfinite: int = 0
     rollbacks: int = 0
+    bad: int = 0
+    """Batches in a row that were left out or had no gradient."""
 
     def judge(self, step: int, loss: float, norm: float) -> str:
         """KEEP, SKIP (leave this batch out) or ROLLBACK (and the batches since the last checkpoint).
 
         Raises UserError where the rules say stop, or where going back did not help.
         """
+        self.bad = self.bad + 1 if norm == 0 or not (math.isfinite(loss) and math.isfinite(norm)) else 0
+        if self.bad >= MOST_IN_A_ROW:
+            raise _stopped(f"came to nothing: no usable gradient in {self.bad} batches in a row up to step {step + 1}")
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.nonfinite += 1
             return self._act(self.rules.on_nonfinite, f"diverged at step {step + 1}: loss {loss}, gradient norm {norm}")
@@ -50,7 +57,7 @@ class Guard:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {name: getattr(self, name) for name in ("losses", "spikes", "nonfinite", "rollbacks")}
+        return {name: getattr(self, name) for name in ("losses", "spikes", "nonfinite", "rollbacks", "bad")}
 
     def load(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
@@ -67,20 +74,24 @@ class Guard:
     def _act(self, rule: str, problem: str) -> str:
         if rule == "stop" or (rule == "rollback" and self.rollbacks >= MOST_ROLLBACKS):
             gone = f" (after going back {self.rollbacks} times)" if self.rollbacks else ""
-            raise UserError(
-                what=f"training {problem}{gone}",
-                where="optimizer.lr",
-                remedy="a lower optimizer.lr, a longer optimizer.warmup_ratio or a smaller optimizer.clip; if the "
-                "first step diverges, the base model's weights are damaged",
-            )
+            raise _stopped(f"{problem}{gone}")
         self.say(f"training {problem}: {_ACTS[rule]}")
         if rule == "rollback":
             self.rollbacks += 1
         return {"report": KEEP}.get(rule, rule)
 
 
+def _stopped(problem: str) -> UserError:
+    return UserError(
+        what=f"training {problem}",
+        where="optimizer.lr",
+        remedy="a lower optimizer.lr, a longer optimizer.warmup_ratio or a smaller optimizer.clip; if the "
+        "first step diverges, the base model's weights are damaged",
+    )
+
+
 _ACTS = {
     "report": "reported, as train.on_spike=report says",
     "skip": "this batch is left out",
-    "rollback": "back to the last checkpoint; the batches since then are left out",
+    "rollback": "back to the last point; the batches since then are left out",
 }

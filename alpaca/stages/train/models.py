@@ -20,6 +20,8 @@ from alpaca.errors import UserError
 from alpaca.runtime.seeding import seed_torch
 
 PAD = "[PAD]"
+SHOWN = 3
+"""Weights that one error names."""
 SPARE_ROWS = 0.1
 """Share of embeddings without a token up to which they are taken for padding; published models stay below 0.03."""
 
@@ -71,7 +73,28 @@ def load_tokenizer(source: Source) -> Any:
 def load_model(source: Source, dtype: torch.dtype = torch.float32, *, quantised: bool = False) -> Any:
     """The model on the CPU, its weights in `dtype`; quantised: its linear layers in 4 bits (bitsandbytes' NF4)."""
     options: dict[str, Any] = {"quantization_config": _four_bits(dtype)} if quantised else {}
-    return _load(AutoModelForCausalLM.from_pretrained, source, "model", dtype=dtype, **options)
+    # Sizes that differ are told by us: transformers refers to a report in the log.
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": not quantised}
+    model, found = _load(AutoModelForCausalLM.from_pretrained, source, "model", dtype=dtype, **options)
+    _refuse_half_loaded(source, found)
+    return model
+
+
+def _refuse_half_loaded(source: Source, found: dict[str, Any]) -> None:
+    """Weights that config.json asks for and the files lack would be random, and look like a model that learns badly."""
+    problems = [
+        f"{name} is {list(has)} in the files and {list(wants)} by config.json"
+        for name, has, wants in sorted(found.get("mismatched_keys", ()))
+    ]
+    problems += [f"{name} is in no file" for name in sorted(found.get("missing_keys", ()))]
+    problems += [f"{name} is in the files and not in the model" for name in sorted(found.get("unexpected_keys", ()))]
+    if problems:
+        more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise UserError(
+            what=f"the weights of {source.name} do not fit its config.json: {'; '.join(problems[:SHOWN])}{more}",
+            where=source.key,
+            remedy="take config.json and weights from one source",
+        )
 
 
 def _four_bits(dtype: torch.dtype) -> Any:

@@ -36,7 +36,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, wanted: str = "nll") -> torch.Tensor:
         """The sum in nats; wanted="hidden", "projected" or "logits" (at the chosen positions) are for the probe."""
-        if wanted == "logits" or not self.plain_head:
+        if wanted == "logits" or (wanted == "nll" and not self.plain_head):
             logits: torch.Tensor = self.model(**_inputs(batch)).logits.flatten(0, 1)[batch.chosen]
             return logits if wanted == "logits" else _nll(logits, batch.targets)
         output = self.model.base_model(**_inputs(batch))  # type: ignore[operator]

@@ -41,6 +41,7 @@ def settle(placed: Placed, form: Form, rows: Sequence[Row], say: Callable[[str],
     _refuse_unplaced(placed, pack)
     with placed.looking(), placed.autocast():
         placed.objective.set_attention(packed=False)
+        _refuse_damaged(placed, pack, form)
         placed.objective.plain_head = _has_plain_head(placed, pack, form)
         problem = None if form.batching in ("grouped", "padded") else _problem(placed, pack, form)
     if placed.ranks.main and not placed.objective.plain_head:
@@ -75,6 +76,17 @@ def _refuse_unplaced(placed: Placed, pack: Pack) -> None:
             what=f"an example of {longest} tokens, and the model has {most} positions",
             where="train.max_length",
             remedy=f"train.max_length={most}",
+        )
+
+
+def _refuse_damaged(placed: Placed, pack: Pack, form: Form) -> None:
+    finite = bool(_alone(placed, min(pack.rows, key=lambda row: len(row.ids)), form).isfinite().all())
+    if not _agreed(placed, finite):
+        raise UserError(
+            what="the base model gives numbers that are not finite on the first example: its weights are damaged, or "
+            f"precision.compute={placed.precision.compute} is too narrow for them",
+            where="model",
+            remedy="download the weights again, or precision=bf16 or fp32",
         )
 
 

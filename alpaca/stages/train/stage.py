@@ -19,6 +19,7 @@ from alpaca.runtime.quiet import no_bars
 from alpaca.runtime.signals import Warnings
 from alpaca.stages.train import (
     COST,
+    SAID,
     adapters,
     meter,
     models,
@@ -35,6 +36,9 @@ from alpaca.stages.train.export import export
 from alpaca.stages.train.loop import Job, Run, train
 from alpaca.stages.train.parallel import Placed
 from alpaca.stages.train.tokens import Encoded, Row
+
+LOST_SHARE = 0.05
+"""Of the examples, cut or left out: above this it is told in the last line too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +100,11 @@ def fine_tune(config: TrainConfig, context: Context, ranks: Ranks, warnings: War
     if ranks.main:
         _say_data(context, config, base, data)
     placed = place(base.module, config, ranks)
-    form = probe.settle(placed, form_of(config, base.tokenizer, data.rows), data.rows, context.log)
+    warned = [*base.surprises, *_positions(base.config, data)]
+    form = probe.settle(placed, form_of(config, base.tokenizer, data.rows), data.rows, warned.append)
+    if ranks.main:
+        for text in warned:
+            context.log(f"warning: {text}")
     job = Job(
         batch=data.batch,
         steps=data.order.steps,
@@ -112,9 +120,9 @@ def fine_tune(config: TrainConfig, context: Context, ranks: Ranks, warnings: War
     if ranks.main:
         context.cost.update(meter.utilisation(config, data.rows, ranks, context.cost))
         export(context, base.config, base.tokenizer, adapters.merged(weights, placed.model, config.train, context))
-        write_record(context, run, facts(base, data, run))
+        write_record(context, run, facts(base, data, run) | {"warnings": warned})
         if inside_rank():
-            write_json(context.work / COST, context.cost)
+            write_json(context.work / COST, {**context.cost, SAID: context.said})
 
 
 def _refuse_untrained(run: Run) -> None:
@@ -197,8 +205,6 @@ def read_examples(folder: Path) -> list[Example]:
 
 
 def _say_data(context: Context, config: TrainConfig, base: Base, data: Data) -> None:
-    for text in base.surprises:
-        context.log(f"warning: {text}")
     encoded, lengths = data.encoded, [len(row.ids) for row in data.rows]
     context.log(
         f"{len(data.rows)} examples, {sum(lengths) / len(lengths):.1f} tokens each; {data.order.steps} steps "
@@ -206,6 +212,14 @@ def _say_data(context: Context, config: TrainConfig, base: Base, data: Data) -> 
         f"{encoded.unsupervised} left out, {encoded.repaired} boundaries repaired, {len(data.held_out)} held out; "
         f"{base.dropped} dropout rates set to zero"
     )
+
+
+def _positions(shape: Any, data: Data) -> list[str]:
+    """A warning where examples are longer than what the base was made for; learned positions are refused later."""
+    most, longest = getattr(shape, "max_position_embeddings", None), max(len(row.ids) for row in data.rows)
+    if not isinstance(most, int) or longest <= most:
+        return []
+    return [f"the longest example has {longest} tokens, and the base model was made for {most} (config.json)"]
 
 
 def facts(base: Base, data: Data, run: Run) -> dict[str, Any]:
@@ -240,4 +254,24 @@ def write_record(context: Context, run: Run, facts: dict[str, Any]) -> None:
     exported = run.holdout.best_step if run.job.rules.patience is not None and run.holdout.best_step else len(rows)
     record = {"steps": len(rows), "exported_step": exported, **totals, "final_loss": losses[-1]}
     write_json(context.folder / "training.json", {**record, **facts, **guarded, **held})
-    context.log(f"{len(rows)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}")
+    context.log("; ".join([f"{len(rows)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}", *_notable(run, facts)]))
+
+
+def _notable(run: Run, facts: dict[str, Any]) -> list[str]:
+    """What a user should not have to look for, in a few words each."""
+    left_out, total = sum("left_out" in row for row in run.rows), run.job.steps
+    lost = facts.get("unsupervised_examples", 0) + facts.get("truncated_examples", 0)
+    told = [
+        (left_out > 0, f"{left_out} of them left out"),
+        (len(run.rows) < total, f"stopped early, {len(run.rows)} of {total} steps"),
+        (run.holdout.best_step not in (0, len(run.rows)), _kept(run)),
+        (lost > LOST_SHARE * facts["examples"], f"{facts.get('truncated_examples', 0):,} examples cut and "
+         f"{facts.get('unsupervised_examples', 0):,} left out at train.max_length"),
+        (bool(facts.get("warnings")), f"{len(facts.get('warnings', []))} warnings in its log"),
+    ]
+    return [text for true, text in told if true]
+
+
+def _kept(run: Run) -> str:
+    kept = "its weights are the ones kept" if run.job.rules.patience is not None else "the last weights are kept"
+    return f"lowest held-out loss {run.holdout.best:.3f} at step {run.holdout.best_step}, {kept}"
