@@ -348,6 +348,18 @@ def test_the_loss_scale_falls_at_an_overflow_and_the_step_is_left_out(
     assert record(folder)["nonfinite_steps"] == 0  # the scale's fault, not the training's
 
 
+def test_a_scale_that_grows_does_not_change_the_step_in_which_it_does(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = config.SGD(lr=0.5, clip=None, momentum=0.0, warmup_ratio=0.0)
+    monkeypatch.setattr("alpaca.stages.train.precision.FIRST_SCALE", 2.0**10)
+    steady = train(place, "steady scale", with_precision("fp16", optimizer=plain))
+    monkeypatch.setattr("alpaca.stages.train.precision.GROWS_AFTER", 2)
+    growing = train(place, "growing scale", with_precision("fp16", optimizer=plain))
+    assert column(growing, "loss") == pytest.approx(column(steady, "loss"), abs=2e-3)
+    assert column(steady, "loss")[-1] < column(steady, "loss")[0] - 0.1
+
+
 @pytest.mark.parametrize("compute", ["tf32", "fp8"])
 def test_formats_of_gpus_are_refused_without_one(place: Path, compute: str) -> None:
     settings = replace(world.train_config(), precision=config.Precision(compute=compute))

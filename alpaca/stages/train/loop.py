@@ -76,9 +76,10 @@ class Run:
 
     def rollback_point(self) -> bool:
         """Whether a rollback may come back to after the step just made."""
-        rules, made = self.job.rules, ["left_out" not in row for row in self.rows]
-        wanted = ROLLBACK in (rules.on_nonfinite, rules.on_spike)
-        return wanted and made[-1] and (self.done % rules.rollback_steps == 0 or sum(made) == 1)
+        rules = self.job.rules
+        if ROLLBACK not in (rules.on_nonfinite, rules.on_spike) or "left_out" in self.rows[-1]:
+            return False
+        return self.done % rules.rollback_steps == 0 or sum("left_out" not in row for row in self.rows) == 1
 
     def load(self, step: int, notes: dict[str, Any]) -> None:
         """Puts back what `notes` gave after so many steps."""
@@ -142,7 +143,8 @@ def _begin(job: Job, placed: Placed, context: Context) -> Run:
         context=context,
         optimizers=optimizers,
         checkpoints=Checkpoints(context.work, ranks, say, keep=job.rules.keep_checkpoints),
-        best=Checkpoints(context.work / BEST, ranks, say, keep=1),
+        # Two: should this start end before its next checkpoint, the next one may still want the best one before.
+        best=Checkpoints(context.work / BEST, ranks, say, keep=2),
         points=Checkpoints(context.work / POINTS, ranks, say, keep=1),
         guard=Guard(rules=job.rules, say=say),
         holdout=Holdout(rules=job.rules, rows=job.held_out),
@@ -173,12 +175,13 @@ def _step(run: Run) -> None:
     run.meter.start()
     for optimizer in run.optimizers:
         optimizer.zero_grad(set_to_none=True)
-    loss = float(accumulate(placed, rows, run.job.form, scale=run.scale.scale))
-    norm = gradient.norm(placed.model) / run.scale.scale
+    scale = run.scale.scale  # judging may change it for the next step
+    loss = float(accumulate(placed, rows, run.job.form, scale=scale))
+    norm = gradient.norm(placed.model) / scale
     verdict = _verdict(run, step, loss, norm)
     row = _row(run, rows, loss, norm, left_out=verdict != KEEP)
     if verdict == KEEP:
-        _update(run, step, norm)
+        _update(run, step, norm, scale)
     elif verdict == ROLLBACK:
         _go_back(run)
     run.rows.append(row)
@@ -215,9 +218,9 @@ def _verdict(run: Run, step: int, loss: float, norm: float) -> str:
     return SKIP if overflowed else run.guard.judge(step, loss, norm)
 
 
-def _update(run: Run, step: int, norm: float) -> None:
+def _update(run: Run, step: int, norm: float, scale: float) -> None:
     job = run.job
-    gradient.rescale(run.placed.model, norm, job.optimizer.clip, run.scale.scale)
+    gradient.rescale(run.placed.model, norm, job.optimizer.clip, scale)
     schedule.set_rates(run.optimizers, _rate(run, step))
     # Noise of stochastic rounding: a function of the step, and the same wherever the same weights are held.
     seed_torch(job.seed, "rounding", step, run.placed.shard)
@@ -298,6 +301,7 @@ def _has_states(run: Run) -> bool:
 
 def _restore(run: Run, checkpoints: Checkpoints) -> tuple[int, dict[str, Any]] | None:
     """The newest of these checkpoints into model and optimizers; its step and notes."""
+    checkpoints.wait()
     if not run.placed.ranks.any(bool(checkpoints.steps()))[0]:
         return None
     fresh = not _has_states(run)
