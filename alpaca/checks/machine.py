@@ -5,26 +5,35 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 from alpaca import teachers
 from alpaca.checks.memory import problems as memory_problems
 from alpaca.config import AskedDataGen, HubModel, Run
 from alpaca.errors import UserError
-from alpaca.footprint import gpu_of
+from alpaca.footprint import gpu_of, gpus
 from alpaca.footprint.shape import hub_cache
 from alpaca.runtime import provenance
 from alpaca.teachers.openai import KEY_VARIABLE, OPENAI_URL, key_for
 
 
-def lacks(run: Run, stages: Collection[str]) -> Iterator[UserError]:
-    """What keeps these stages of a run from running here."""
+def lacks(run: Run, stages: Collection[str], planned: bool = False) -> Iterator[UserError]:
+    """What keeps these stages of a run from running here; planned: or where there are GPUs as `fsdp.gpu` names."""
     if "train" in stages:
+        run = run if planned else _on_this_machine(run)
         yield from _processes(run)
         yield from _formats(run)
         yield from _packages(run)
         yield from memory_problems(run)
         yield from _weights(run)
     yield from _key(run, stages)
+
+
+def _on_this_machine(run: Run) -> Run:
+    """Without the GPU that the plan assumes; it still tells the figures of GPUs here of a kind that is not known."""
+    if run.fsdp.gpu is None or (provenance.gpu_count() and gpus.here() is None):
+        return run
+    return replace(run, fsdp=replace(run.fsdp, gpu=None))
 
 
 def _key(run: Run, stages: Collection[str]) -> Iterator[UserError]:
@@ -48,15 +57,17 @@ def _keyless(url: str | None, where: str) -> Iterator[UserError]:
 
 
 def _processes(run: Run) -> Iterator[UserError]:
-    gpus, cores, wanted = provenance.gpu_count(), os.cpu_count() or 1, run.fsdp.world_size
-    if wanted > max(gpus, 0 if gpus else cores):
-        here = f"{gpus} GPUs" if gpus else f"no GPU and {cores} CPU cores"
+    if run.fsdp.gpu is not None and not provenance.gpu_count():
+        return  # planned for GPUs elsewhere
+    count, cores, wanted = provenance.gpu_count(), os.cpu_count() or 1, run.fsdp.world_size
+    if wanted > max(count, 0 if count else cores):
+        here = f"{count} GPUs" if count else f"no GPU and {cores} CPU cores"
         yield UserError(
             what=f"{wanted} processes wanted, this machine has {here}",
             where="fsdp.world_size",
             remedy="lower fsdp.world_size, or run where there are so many",
         )
-    if run.fsdp.offload and not gpus:
+    if run.fsdp.offload and not count:
         yield UserError(
             what="offload moves tensors off a GPU, and this machine has none",
             where="fsdp.offload",

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from alpaca.config import AdamW8bit, Run
+from alpaca.config import AdamW8bit, HubModel, Run
 from alpaca.errors import UserError
 from alpaca.footprint import GIB, Gpu, Memory, gpu_of, peak, shape_of
 from alpaca.footprint.memory import BYTES, SHARDED, gib, listed, told
@@ -33,7 +33,7 @@ def problems(run: Run) -> Iterator[UserError]:
     room = _room(run, gpu)
     if found.total > room:
         yield UserError(
-            what=f"training {run.model.name} needs about {gib(found.total)} GiB per process ({told(found)}), "
+            what=f"training {run.model.name}{_on(gpu)} needs about {gib(found.total)} GiB per process ({told(found)}), "
             f"{_has(run, gpu, room)}",
             where="model",
             remedy=_way_out(run, gpu, _ways(run, gpu)),
@@ -46,6 +46,11 @@ def _room(run: Run, gpu: Gpu | None) -> float:
     return provenance.memory_bytes() / run.fsdp.world_size if gpu is None else gpu.memory_gib * GIB
 
 
+def _on(gpu: Gpu | None) -> str:
+    """Said of this machine alone: the plan's line beside it may be that of a GPU."""
+    return " on this machine's CPU" if gpu is None else ""
+
+
 def _has(run: Run, gpu: Gpu | None, room: float) -> str:
     if gpu is not None:
         return f"a GPU {gpu.name} has {gib(room)} GiB"
@@ -55,12 +60,14 @@ def _has(run: Run, gpu: Gpu | None, room: float) -> str:
 
 def _by_parameters(run: Run, gpu: Gpu | None) -> Iterator[UserError]:
     """Without a shape, only for one process: what is kept whatever the batch."""
+    if isinstance(run.model, HubModel) and run.model.path is not None:
+        return  # `model.parameters` is that of the hub's model
     each = BYTES_PER_PARAMETER + (STAGED_PER_PARAMETER if gpu is None else 0)
     needed, room = run.model.parameters * each, _room(run, gpu)
     if needed > room and run.fsdp.mode not in SHARDED and run.train.adapter == "none":
         yield UserError(
-            what=f"training {run.model.name} needs about {gib(needed)} GiB for weights, gradients and states, "
-            f"{_has(run, gpu, room)}",
+            what=f"training {run.model.name}{_on(gpu)} needs about {gib(needed)} GiB for weights, gradients and "
+            f"states, {_has(run, gpu, room)}",
             where="model",
             remedy="use a smaller model, or run where there is more memory",
         )

@@ -30,6 +30,7 @@ def optimizer_problems(optimizer: Optimizer, precision: Precision) -> Iterator[U
     yield from _no_decay(optimizer)
     yield from _adafactor(optimizer)
     yield from _epsilon(optimizer)
+    yield from _clip(optimizer)
     yield from _rounded_updates(optimizer, precision)
 
 
@@ -98,6 +99,15 @@ def _epsilon(optimizer: Optimizer) -> Iterator[UserError]:
             what=f"{eps:g}: the step of a number that never had a gradient would be 0 / 0",
             where="optimizer.eps",
             remedy=f"1e-8 as published, at least {SMALLEST_EPS:g}",
+        )
+
+
+def _clip(optimizer: Optimizer) -> Iterator[UserError]:
+    if optimizer.clip == 0:
+        yield UserError(
+            what="0 would scale every gradient to nothing",
+            where="optimizer.clip",
+            remedy="optimizer.clip=null switches clipping off; 1.0 is usual",
         )
 
 
@@ -212,6 +222,15 @@ def _passes(run: Run) -> Iterator[UserError]:
         )
 
 
+def _holdout(run: Run) -> Iterator[UserError]:
+    if run.data.size is not None and 0 < run.data.size <= run.train.holdout:
+        yield UserError(
+            what=f"{run.train.holdout:,} of {run.data.size:,} examples held out leave none to train on",
+            where="train.holdout",
+            remedy=f"below data.size={run.data.size}",
+        )
+
+
 def _sharding(run: Run) -> Iterator[UserError]:
     fsdp = run.fsdp
     if fsdp.mode != "none" and fsdp.world_size < 2:
@@ -244,6 +263,7 @@ def _sharding(run: Run) -> Iterator[UserError]:
 RULES: dict[Callable[[Run], Iterator[UserError]], tuple[str, ...]] = {
     _batch: ("train.global_batch", "train.batch_unit", "train.max_length", "fsdp.world_size"),
     _passes: ("train.pack_tokens", "train.max_length", "train.batching"),
+    _holdout: ("train.holdout", "data.size"),
     _sharding: ("fsdp.mode", "fsdp.world_size", "fsdp.shard_size"),
 }
 """Rules between leaves, and the leaves that must be in range for them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -34,7 +34,7 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     }
     if lacks:
         raise ConfigurationErrors(lacks.values())
-    for text in _beyond_bounds(session):
+    for text in (*_beyond_bounds(session), *_without_effect(sweep, session)):
         out.print(f"note: {text}", markup=False)
     prepare.verify_cached(session)
     prepare.freeze_stages(session)
@@ -57,11 +57,30 @@ def _beyond_bounds(session: Session) -> list[str]:
     return found
 
 
+def _without_effect(sweep: Sweep, session: Session) -> list[str]:
+    """Settings that ask for something of stages that are all finished, without it, and will not run again."""
+    wishes = zip(sweep.runs, session.plan.runs, strict=True)
+    keys = {key for run, roles in wishes if run.train.profile for key in roles.values()}
+    folders = [session.folders[key] for key in sorted(keys) if session.plan.nodes[key].stage == "train"]
+    if not all(artifacts.is_finished(folder) for folder in folders):
+        return []
+    shown = [str(folder) for folder in folders if not (folder / "profile").is_dir()]
+    if not shown:
+        return []
+    more = f" (and {len(shown) - 1} more)" if len(shown) > 1 else ""
+    return [
+        "train.profile=true has no effect: the training is finished; for a profile, give another train.budget, or "
+        f"delete {shown[0]}{more}"
+    ]
+
+
 def _unfinished(session: Session, roles: dict[str, str]) -> set[str]:
     """The kinds of stages that a run still has to do."""
-    return {
-        session.plan.nodes[key].stage for key in roles.values() if not artifacts.is_finished(session.folders[key])
-    }
+    return _kinds(session, (key for key in roles.values() if not artifacts.is_finished(session.folders[key])))
+
+
+def _kinds(session: Session, keys: Iterable[str]) -> set[str]:
+    return {session.plan.nodes[key].stage for key in keys}
 
 
 def _has_results(session: Session) -> bool:
@@ -77,12 +96,12 @@ def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
         f"{len(sweep.runs)} run(s), {len(states)} stages: {states.count(prepare.CACHED)} cached, "
         f"{len(states) - states.count(prepare.CACHED)} to run; nothing was started"
     )
-    for text in notes(sweep):
+    for text in (*notes(sweep), *_without_effect(sweep, session)):
         out.print(f"note: {text}", markup=False)
     warnings = {
         problem.text()
         for run, roles in zip(sweep.runs, session.plan.runs, strict=True)
-        for problem in checks.machine_lacks(run, {session.plan.nodes[key].stage for key in roles.values()})
+        for problem in checks.machine_lacks(run, _kinds(session, roles.values()), planned=True)
     }
     try:
         prepare.verify_cached(session)

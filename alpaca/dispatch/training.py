@@ -8,7 +8,7 @@ from pathlib import Path
 from alpaca.artifacts import find_folder, is_finished
 from alpaca.config import Run, TinyModel, TrainConfig
 from alpaca.dispatch import asking
-from alpaca.footprint import GIB, Lengths, Outlook, outlook, shape_of
+from alpaca.footprint import GIB, Gpu, Lengths, Outlook, outlook, shape_of
 from alpaca.footprint.memory import gib, listed, told
 from alpaca.footprint.outlook import lengths_of
 from alpaca.footprint.speed import PACKED_UTILISATION, PADDED_UTILISATION, flops
@@ -29,17 +29,22 @@ def line(node: Node, plan: Plan, output: Path, threads: int) -> str:
     config: TrainConfig = node.config
     lengths = lengths_in(config, plan.nodes[node.parents["data"]], output)
     steps = steps_of(config, _examples(node, plan, output), lengths)
-    unit = config.train.batch_unit
-    if steps is None:
-        return f"{Budget.parse(config.train.budget).canonical()} x batch {config.train.global_batch} {unit}"
-    tokens = steps * step_examples(config.train, lengths) * lengths.mean
-    parts = [f"{steps:,} steps x {config.train.global_batch} {unit}, {asking.short(tokens)} tokens"]
-    shape, found = shape_of(config.model), outlook(config, threads=threads, lengths=lengths)
-    if shape is not None and not isinstance(config.model, TinyModel):
-        parts[0] += f", {flops(shape, tokens, lengths.mean):.1e} FLOP"
+    parts, found = [_amount(config, steps, lengths)], outlook(config, threads=threads, lengths=lengths)
     if found is not None:
-        parts += [*_time(config, found, steps), memory(config, found)]
+        parts += [*_time(config, found, steps, lengths), memory(config, found)]
     return "; ".join(parts)
+
+
+def _amount(config: TrainConfig, steps: int | None, lengths: Lengths) -> str:
+    """Steps, tokens and FLOP; the budget as it was given where the number of examples is not known yet."""
+    batch = f"{config.train.global_batch} {config.train.batch_unit}"
+    if steps is None:
+        return f"{Budget.parse(config.train.budget).canonical()} x batch {batch}"
+    tokens, shape = steps * step_examples(config.train, lengths) * lengths.mean, shape_of(config.model)
+    text = f"{steps:,} steps x {batch}, {asking.short(tokens)} tokens"
+    if shape is None or isinstance(config.model, TinyModel):
+        return text
+    return f"{text}, {flops(shape, tokens, lengths.mean):.1e} FLOP"
 
 
 def recorded(node: Node, plan: Plan, output: Path, threads: int) -> dict[str, float]:
@@ -86,16 +91,29 @@ def _examples(node: Node, plan: Plan, output: Path) -> int | None:
     return size if size is not None else asking.pool_size(plan.nodes[curate.parents["pool"]], output)
 
 
-def _time(config: TrainConfig, found: Outlook, steps: int) -> list[str]:
+def _time(config: TrainConfig, found: Outlook, steps: int | None, lengths: Lengths) -> list[str]:
+    """Of the whole training, or of a step where the number of steps is not known."""
+    compute = config.precision.compute
     if found.seconds is None:
-        return []
-    seconds, processes = found.seconds * steps, config.fsdp.world_size
+        return [f"time not known for {compute} on a CPU"] if found.gpu is None and compute != "fp32" else []
+    took = f"about {clock(found.seconds)} a step" if steps is None else f"about {clock(found.seconds * steps)}"
     if found.gpu is None:
-        return [f"about {clock(seconds)} on this processor"]
-    share = PACKED_UTILISATION if is_packed(config.train) else PADDED_UTILISATION
-    where = f"{processes} GPUs {found.gpu.name}" if processes > 1 else f"a GPU {found.gpu.name}"
-    note = ", if it had one (fsdp.gpu=NAME for another)" if found.assumed else ""
-    return [f"about {clock(seconds)} on {where} at {share:.0%} of its peak (a guess){note}"]
+        return [f"{took} on this processor"]
+    return [f"{took} on {_gpus(found.gpu, config.fsdp.world_size, found.assumed)}{_once(config, lengths)}"]
+
+
+def _gpus(gpu: Gpu, processes: int, assumed: bool) -> str:
+    """Which and how many, and where they come from if they are neither here nor named."""
+    which, other = (f"{processes} GPUs {gpu.name}", "others") if processes > 1 else (f"a GPU {gpu.name}", "another")
+    return f"{which} (assumed; fsdp.gpu=NAME for {other})" if assumed else which
+
+
+def _once(config: TrainConfig, lengths: Lengths) -> str:
+    """At which speed, and why the time is shorter than the FLOP at that speed."""
+    packed = is_packed(config.train)
+    text = f" at {PACKED_UTILISATION if packed else PADDED_UTILISATION:.0%} of peak (a guess)"
+    shared = packed and config.train.shared_prefix and bool(lengths.shared)
+    return text + (", the template's tokens computed once per pass" if shared else "")
 
 
 def memory(config: Run | TrainConfig, found: Outlook) -> str:

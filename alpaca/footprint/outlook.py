@@ -50,10 +50,19 @@ def outlook(
     usual = gpus.named(USUAL_GPU)
     if found.total > room and usual is not None:
         return _on_gpu(config, shape, lengths, usual, assumed=True)
+    seconds = _cpu_seconds(config, shape, lengths, threads, may_measure)
+    return Outlook(memory=found, room=room, seconds=seconds, gpu=None)
+
+
+def _cpu_seconds(
+    config: Run | TrainConfig, shape: Shape, lengths: Lengths, threads: int, may_measure: bool
+) -> float | None:
+    """Of one step; None where nothing was measured. The rates are those of fp32 and say nothing of other formats."""
+    if config.precision.compute != "fp32":
+        return None
     rates = speed.rates(threads) if may_measure else speed.cached_rates(threads)
     work, settings = step(config.train, lengths, config.fsdp.world_size), settings_of(config, on_gpu=False)
-    seconds = speed.cpu_seconds(shape, work, settings, rates) if rates else None
-    return Outlook(memory=found, room=room, seconds=seconds, gpu=None)
+    return speed.cpu_seconds(shape, work, settings, rates) if rates else None
 
 
 def peak(config: Run | TrainConfig, *, on_gpu: bool, lengths: Lengths | None = None) -> Memory | None:

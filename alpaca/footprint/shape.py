@@ -118,15 +118,21 @@ def from_config_json(file: Path) -> Shape | None:
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError):
-        return None  # said by the training stage, which cannot load it either
+        return None  # said by `alpaca.checks.weights`
     if not isinstance(found, dict):
         return None
-    found = found.get("text_config") or found
+    sizes, found = sizes_in(found), found.get("text_config") or found
     if any(found.get(name) for name in ("num_local_experts", "num_experts", "n_routed_experts")):
         return None
-    sizes = {name: _first(found, spellings) for name, spellings in _SPELLINGS.items()}
     sizes["feed_forward"] = sizes["feed_forward"] or 4 * (sizes["width"] or 0)
     return Shape(**_whole(found, sizes)) if all(isinstance(size, int) and size > 0 for size in sizes.values()) else None
+
+
+def sizes_in(config: dict[str, Any]) -> dict[str, Any]:
+    """layers, width, feed_forward, heads, vocabulary of a config.json, however it spells them; None where it does not
+    tell."""
+    text = config.get("text_config") or config
+    return {name: _first(text, spellings) for name, spellings in _SPELLINGS.items()}
 
 
 def _first(found: dict[str, Any], names: tuple[str, ...]) -> Any:
