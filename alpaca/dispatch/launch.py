@@ -34,7 +34,7 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     }
     if lacks:
         raise ConfigurationErrors(lacks.values())
-    for text in (*_beyond_bounds(session), *_without_effect(sweep, session)):
+    for text in (*_beyond_bounds(session), *without_effect(sweep, session)):
         out.print(f"note: {text}", markup=False)
     prepare.verify_cached(session)
     prepare.freeze_stages(session)
@@ -57,7 +57,7 @@ def _beyond_bounds(session: Session) -> list[str]:
     return found
 
 
-def _without_effect(sweep: Sweep, session: Session) -> list[str]:
+def without_effect(sweep: Sweep, session: Session) -> list[str]:
     """Settings that ask for something of stages that are all finished, without it, and will not run again."""
     wishes = zip(sweep.runs, session.plan.runs, strict=True)
     keys = {key for run, roles in wishes if run.train.profile for key in roles.values()}
@@ -96,7 +96,7 @@ def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
         f"{len(sweep.runs)} run(s), {len(states)} stages: {states.count(prepare.CACHED)} cached, "
         f"{len(states) - states.count(prepare.CACHED)} to run; nothing was started"
     )
-    for text in (*notes(sweep), *_without_effect(sweep, session)):
+    for text in (*notes(sweep), *without_effect(sweep, session)):
         out.print(f"note: {text}", markup=False)
     warnings = {
         problem.text()

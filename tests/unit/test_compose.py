@@ -405,7 +405,9 @@ LLAMA = "model=llama7b"
         (["precision.rounding=stochastic"], ["precision.rounding", "no effect where weights and states are in fp32"]),
         ([LLAMA, "precision=bf16_sr", "optimizer=muon"], ["precision.rounding", "muon cannot round"]),
         ([LLAMA, "precision=bf16_sr", "optimizer=adafactor"], ["precision.rounding", "adafactor cannot round"]),
-        ([LLAMA, "optimizer.eps=0"], ["optimizer.eps", "would be 0 / 0"]),
+        ([LLAMA, "optimizer.eps=0"], ["optimizer.eps", "0.0 is below the least"]),
+        (["optimizer.clip=0"], ["optimizer.clip", "optimizer.clip=null switches clipping off"]),
+        (["train.holdout=1000"], ["train.holdout", "1,000 of 1,000 examples held out", "below data.size=1000"]),
         ([LLAMA, "optimizer=adafactor", "optimizer.clip_update=0.5"], ["optimizer.clip_update", "below the least"]),
         ([LLAMA, "optimizer=adafactor", "optimizer.beta2_decay=0.5"], ["optimizer.beta2_decay", "above 0"]),
         ([LLAMA, "precision=fp16", "precision.parameters=bf16"], ["precision.compute", "products in fp16 over"]),
@@ -439,11 +441,18 @@ def test_settings_of_training_that_cannot_work_together_are_refused(overrides: l
         [LLAMA, "precision=bf16", "precision.states=bf16", "precision.rounding=stochastic"],
         [LLAMA, "train.adapter=lora", "train.lora_rank=4"],
         [LLAMA, "optimizer=adafactor", "fsdp=full_shard"],
+        ["optimizer.clip=null", "train.holdout=999"],
+        ["data.size=null", "train.holdout=1000"],
         [LLAMA, "fsdp=full_shard", "fsdp.offload=true", "fsdp.gpu=h100-80gb"],
     ],
 )
 def test_what_only_looks_wrong_is_allowed(overrides: list[str]) -> None:
     assert isinstance(one(*overrides), Run)
+
+
+@pytest.mark.parametrize("override", ["optimizer.eps=0", "train.lora_rank=0", "optimizer.clip=-1"])
+def test_a_leaf_out_of_range_is_told_once(override: str) -> None:
+    assert problems(LLAMA, override).startswith("1 problem in the configuration")
 
 
 def test_plain_bf16_is_a_caution_and_stochastic_rounding_is_not() -> None:
@@ -455,8 +464,9 @@ def test_plain_bf16_is_a_caution_and_stochastic_rounding_is_not() -> None:
 # --- what this machine lacks
 
 
-def lacks(*overrides: str) -> str:
-    return "\n".join(problem.text() for problem in checks.machine_lacks(one(*overrides), {"train"}))
+def lacks(*overrides: str, planned: bool = True) -> str:
+    found = checks.machine_lacks(one(*overrides), {"train"}, planned=planned)
+    return "\n".join(problem.text() for problem in found)
 
 
 @pytest.fixture
@@ -480,10 +490,39 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ([LLAMA, "fsdp.gpu=H100-80GB"], "GiB per process (states 50.2"),
         ([LLAMA, "fsdp.gpu=A100-40GB"], "train.adapter=lora would fit together"),
         ([LLAMA], "this machine has 16 GiB and no GPU"),
+        ([LLAMA], "training llama7b on this machine's CPU needs about "),
     ],
 )  # fmt: skip
 def test_what_a_machine_cannot_do_is_told_before_the_start(overrides: list[str], words: str) -> None:
     assert words in lacks(*overrides)
+
+
+ELSEWHERE = [LLAMA, "fsdp=full_shard", "fsdp.world_size=64", "fsdp.offload=true", "precision=fp8"]
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_what_is_planned_for_a_named_gpu_needs_none_here_until_it_runs_here() -> None:
+    words = (
+        "64 processes wanted",
+        "offload moves tensors off a GPU",
+        "fp8 is a format of GPUs",
+        "on this machine's CPU",
+    )
+    plan, real = (lacks(*ELSEWHERE, "fsdp.gpu=H100-80GB", planned=planned) for planned in (True, False))
+    assert [word for word in words if word in plan] == []
+    assert [word for word in words if word in real] == list(words)
+    assert [word for word in words if word in lacks(*ELSEWHERE)] == list(words)
+
+
+def test_a_real_run_is_judged_by_the_gpu_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "gpu_count", lambda: 1)
+    monkeypatch.setattr(provenance, "memory_bytes", lambda: 500 * 2**30)
+    monkeypatch.setattr(gpus, "here", lambda: gpus.named("T4"))
+    settings = [LLAMA, "fsdp.gpu=H200", "precision=bf16_sr"]
+    assert "T4" not in lacks(*settings)
+    assert "a GPU T4 has 15 GiB" in lacks(*settings, planned=False)
+    monkeypatch.setattr(gpus, "here", lambda: None)
+    assert "GiB per process" not in lacks(*settings, planned=False)
 
 
 @pytest.mark.usefixtures("no_gpu")

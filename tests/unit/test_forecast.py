@@ -9,7 +9,7 @@ import pytest
 
 from alpaca import plan, sweep
 from alpaca.artifacts import find_folder
-from alpaca.dispatch import asking, forecast, training
+from alpaca.dispatch import asking, forecast, launch, prepare, training
 from alpaca.footprint import gpus, speed
 from alpaca.runtime import provenance
 
@@ -109,14 +109,16 @@ def test_steps_tokens_seconds_and_memory_of_a_cpu_are_told() -> None:
 def test_what_does_not_fit_here_is_told_for_a_usual_gpu() -> None:
     text = told("model=llama7b")
     assert text.startswith("1,219 steps x 128 examples, 20 M tokens, 7.9e+17 FLOP; about ")
-    assert "a GPU H100-80GB at 50% of its peak (a guess), if it had one (fsdp.gpu=NAME for another)" in text
+    assert "on a GPU H100-80GB (assumed; fsdp.gpu=NAME for another) at 50% of peak (a guess), the template's " in text
+    several = told("model=llama7b", "fsdp=full_shard", "fsdp.world_size=4")
+    assert "on 4 GPUs H100-80GB (assumed; fsdp.gpu=NAME for others) at 50% of peak (a guess), the " in several
     assert "GiB per process (states 50.2, " in text
 
 
 @pytest.mark.usefixtures("small_machine")
 def test_the_gpu_that_is_named_and_the_processes_count() -> None:
     text = told("model=llama7b", "fsdp=full_shard", "fsdp.world_size=8", "fsdp.gpu=A100-80GB", "train.batching=padded")
-    assert "on 8 GPUs A100-80GB at 25% of its peak (a guess);" in text
+    assert "on 8 GPUs A100-80GB at 25% of peak (a guess);" in text
     assert text.endswith("of 80 on a GPU A100-80GB, and 9.41 of host memory (staging 9.41)")
     assert "states 6.28" in text
 
@@ -133,7 +135,52 @@ def test_a_batch_in_tokens_and_data_of_unknown_size() -> None:
     text = told("train.batch_unit=tokens", "train.global_batch=6400", "train.budget=1e6 tokens")
     assert text.startswith("157 steps x 6400 tokens, ")
     unknown = told("model=llama7b", "data_gen.hub=a/b", "data.size=null")
-    assert unknown == "3 epochs x batch 128 examples"
+    assert unknown.startswith("3 epochs x batch 128 examples; about 1.1 s a step on a GPU H100-80GB (assumed;")
+    assert "GiB per process (states 50.2, " in unknown
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_tokens_that_are_computed_once_are_said_where_there_are_any() -> None:
+    note, gpu = "the template's tokens computed once per pass", ["model=llama7b", "fsdp.gpu=H200"]
+    assert note in told(*gpu)
+    assert note not in told(*gpu, "train.shared_prefix=false")
+    assert note not in told(*gpu, "train.batching=grouped")
+    assert note not in told("fsdp.gpu=H200")
+
+
+@pytest.mark.usefixtures("small_machine")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_no_seconds_are_told_of_formats_that_a_cpu_was_not_measured_in(precision: str) -> None:
+    assert f"; time not known for {precision} on a CPU; " in told(f"precision={precision}")
+
+
+# --- settings without an effect
+
+
+def noted(output: Path, *overrides: str) -> list[str]:
+    found = sweep.expand([f"output_dir={output}", *overrides], multirun=False)
+    session = prepare.open_session(plan.build(found.runs), found.runs[0], None)
+    for key, node in session.plan.nodes.items():
+        if node.stage == "train":
+            session.folders[key].mkdir(parents=True, exist_ok=True)
+            (session.folders[key] / "_SUCCESS").write_text("")
+    return launch.without_effect(found, session)
+
+
+def test_a_profile_of_a_finished_training_is_said_to_have_no_effect(tmp_path: Path) -> None:
+    (text,) = noted(tmp_path, "train.profile=true")
+    assert text.startswith("train.profile=true has no effect: the training is finished")
+    (folder,) = (tmp_path / "train").iterdir()
+    assert text.endswith(f"delete {folder}")
+    assert noted(tmp_path) == []
+    (folder / "profile").mkdir()
+    assert noted(tmp_path, "train.profile=true") == []
+
+
+def test_a_profile_of_a_training_to_come_is_no_note(tmp_path: Path) -> None:
+    found = sweep.expand([f"output_dir={tmp_path}", "train.profile=true"], multirun=False)
+    session = prepare.open_session(plan.build(found.runs), found.runs[0], None)
+    assert launch.without_effect(found, session) == []
 
 
 def test_a_gpu_of_an_unknown_kind_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,3 +226,5 @@ def test_the_forecast_that_is_kept_for_the_report(monkeypatch: pytest.MonkeyPatc
     assert named["peak_memory_gib"] == pytest.approx(75, abs=5)
     monkeypatch.setattr(speed, "cached_rates", lambda threads: None)
     assert set(kept()) == {"peak_memory_gib"}
+    monkeypatch.setattr(speed, "cached_rates", speed.rates)
+    assert set(kept("precision=bf16")) == {"peak_memory_gib"}
