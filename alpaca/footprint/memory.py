@@ -23,10 +23,10 @@ SCATTERED = 0.4
 of the first lie between what it freed (measured)."""
 CPU_CONTEXT = 0.03 * GIB
 """Libraries' buffers and code that only training loads."""
-CPU_BF16_KERNELS = 0.6 * GIB
-"""What oneDNN keeps on a CPU for products in bf16: a kernel made for each new shape, the last 1024 of them, and packed
-passes hardly ever have the same. Measured on the embedded model, which takes 0.47 GiB in fp32: 0.62 GiB after 20
-steps, 0.74 after 60, 0.91 after 150, 1.05 after 400. fp16 has no such kernels."""
+CPU_BF16_KERNELS = 0.27 * GIB
+"""What oneDNN keeps on a CPU for products in bf16: a kernel made for each new shape, and packed passes hardly ever have
+the same; workers keep 64 (`dispatch.local.environment`). Measured on the embedded model, which takes 0.47 GiB in fp32:
+0.72 after 151 steps (without the bound 0.91, and 1.05 after 400). fp16 has no such kernels."""
 LIBRARIES = 0.38 * GIB
 """Python, torch and transformers, imported."""
 

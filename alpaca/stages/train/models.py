@@ -40,7 +40,7 @@ def source(model: Model, base: Path | None) -> Source:
     if isinstance(model, HubModel):
         if model.path is None:
             return Source(name=model.id, key="model.id", revision=model.revision)
-        return _folder(Path(model.path), "model.path")
+        return _folder(Path(model.path).expanduser(), "model.path")
     if base is None:
         raise UserError(what=f"model {model.name!r} is built here, but there is no pretrained base", where="model.kind")
     return _folder(base / "model", "model")
