@@ -6,6 +6,8 @@ import os
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+import platformdirs
+
 from alpaca.errors import UserError
 
 CACHE_VARIABLE = "ALPACA_CACHE"
@@ -17,9 +19,7 @@ TIMEOUT = 30
 
 def cache_folder() -> Path:
     """$ALPACA_CACHE, or the operating system's folder for caches."""
-    import pooch
-
-    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache(NAME))
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir(NAME))
 
 
 def cached_path(url: str, sha256: str) -> Path:
