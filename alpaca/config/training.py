@@ -37,7 +37,7 @@ class Train:
     """Early stopping: ends after so many looks without a new best, and the best weights are exported; null: never."""
     on_nonfinite: str = what("stop", choices=("stop", "skip", "rollback"))
     """A loss or gradient that is no finite number: end with an error, leave the batch out, or go back to the last
-    checkpoint and leave out the batches since."""
+    point that was kept (`rollback_steps`) and leave out the batches since."""
     rollback_steps: int = what(100, least=1)
     """Steps between the points that a rollback goes back to; the first is after the first step."""
     on_spike: str = what("report", choices=("report", "stop", "rollback"))
@@ -124,7 +124,7 @@ class Muon(Optimizer):
 
 @dataclass(kw_only=True, slots=True)
 class Adafactor(Optimizer):
-    """torch.optim.Adafactor (Shazeer & Stern, arXiv 1804.04235): row and column means instead of a second state."""
+    """Adafactor, by torch.optim (Shazeer & Stern, arXiv 1804.04235): row and column means instead of a second state."""
 
     kind: str = what("adafactor", choices=("adafactor",))
     beta2_decay: float = what(-0.8)

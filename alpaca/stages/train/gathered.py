@@ -15,8 +15,8 @@ from torch.distributed.tensor import DTensor, Replicate
 from alpaca.stages.train.elementwise import Group, local
 
 
-class ShardedMuon(torch.optim.Muon):
-    """torch.optim.Muon for parameters that are DTensors; the momentum stays sharded."""
+class Gathered(torch.optim.Optimizer):
+    """Steps from parameter to parameter, in the same order in every process."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -26,6 +26,13 @@ class ShardedMuon(torch.optim.Muon):
                 if parameter.grad is not None:
                     self._step(parameter, group)
         return None
+
+    def _step(self, parameter: Any, group: Group) -> None:
+        raise NotImplementedError
+
+
+class ShardedMuon(Gathered, torch.optim.Muon):
+    """torch.optim.Muon for parameters that are DTensors; the momentum stays sharded."""
 
     def _step(self, parameter: Any, group: Group) -> None:
         gradient, state = parameter.grad, self.state[parameter]
@@ -46,17 +53,8 @@ class ShardedMuon(torch.optim.Muon):
         return way
 
 
-class ShardedAdafactor(torch.optim.Adafactor):
+class ShardedAdafactor(Gathered, torch.optim.Adafactor):
     """torch.optim.Adafactor for parameters that are DTensors; the states, means of rows and columns, are whole."""
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; every process must call it. closure: not used."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._step(parameter, group)
-        return None
 
     def _step(self, parameter: Any, group: Group) -> None:
         whole = parameter.full_tensor()

@@ -36,7 +36,7 @@ class Guard:
     """Batches in a row that were left out or had no gradient."""
 
     def judge(self, step: int, loss: float, norm: float) -> str:
-        """KEEP, SKIP (leave this batch out) or ROLLBACK (and the batches since the last checkpoint).
+        """KEEP, SKIP (leave this batch out) or ROLLBACK (and those since the last point).
 
         Raises UserError where the rules say stop, or where going back did not help.
         """
