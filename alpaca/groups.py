@@ -18,6 +18,7 @@ VARIANTS: dict[str, dict[str, type]] = {
         "mixture": config.MixtureDataGen,
     },
     "teacher": {name: kind.options for name, kind in teachers.KINDS.items()},
+    "cluster": {"local": config.Cluster, "debug": config.Cluster, "slurm": config.SlurmCluster},
     "model": {"tiny": config.TinyModel, "hub": config.HubModel},
     "optimizer": {
         "adamw": config.AdamW,
@@ -35,7 +36,6 @@ SINGLE: dict[str, type] = {
     "train": config.Train,
     "precision": config.Precision,
     "fsdp": config.Fsdp,
-    "cluster": config.Cluster,
     "tracker": config.Tracker,
 }
 """Groups with one schema."""

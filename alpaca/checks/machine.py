@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from alpaca import teachers
 from alpaca.checks.memory import problems as memory_problems
-from alpaca.config import AskedDataGen, HubModel, Run
+from alpaca.config import AskedDataGen, HubModel, Run, SlurmCluster
 from alpaca.errors import UserError
 from alpaca.footprint import gpu_of, gpus
 from alpaca.footprint.shape import hub_cache
@@ -19,7 +19,9 @@ from alpaca.teachers.openai import KEY_VARIABLE, OPENAI_URL, key_for
 
 def lacks(run: Run, stages: Collection[str], planned: bool = False) -> Iterator[UserError]:
     """What keeps these stages of a run from running here; planned: or where there are GPUs as `fsdp.gpu` names."""
-    if "train" in stages:
+    if "train" in stages and isinstance(run.cluster, SlurmCluster):
+        yield from _elsewhere(run)
+    elif "train" in stages:
         run = run if planned else _on_this_machine(run)
         yield from _processes(run)
         yield from _formats(run)
@@ -27,6 +29,15 @@ def lacks(run: Run, stages: Collection[str], planned: bool = False) -> Iterator[
         yield from memory_problems(run)
         yield from _weights(run)
     yield from _key(run, stages)
+
+
+def _elsewhere(run: Run) -> Iterator[UserError]:
+    """What a training on another machine lacks, as far as it is known here: `fsdp.gpu` names the GPUs there."""
+    if run.fsdp.gpu is not None:
+        yield from _formats(run)
+        yield from memory_problems(run)
+    yield from _packages(run)
+    yield from _weights(run)
 
 
 def _on_this_machine(run: Run) -> Run:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from alpaca.config.cluster import Cluster, Resources, SlurmCluster, StageResources
 from alpaca.config.data_gen import (
     AlpacaDataGen,
     AskedDataGen,
@@ -40,6 +41,7 @@ __all__ = [
     "AdamW8bit",
     "AlpacaDataGen",
     "AskedDataGen",
+    "Cluster",
     "DataGen",
     "EvolveDataGen",
     "Fsdp",
@@ -51,7 +53,10 @@ __all__ = [
     "Precision",
     "ReanswerDataGen",
     "ReleasedDataGen",
+    "Resources",
     "SelfInstructDataGen",
+    "SlurmCluster",
+    "StageResources",
     "TinyModel",
     "Train",
     "Weighted",
@@ -183,18 +188,6 @@ class Evaluation(RespondConfig):
     """One named evaluation: its items, how they are answered, how the answers are scored."""
 
     metrics: list[str] = what(factory=list)
-
-
-@dataclass(kw_only=True, slots=True)
-class Cluster:
-    """Where stages run."""
-
-    kind: str = how("local", choices=("local", "debug"))
-    """local: one process per stage; debug: in this process, one after the other."""
-    parallel: int = how(2, least=1)
-    """Stages running side by side."""
-    threads: int = how(1, least=1)
-    """CPU threads of each stage."""
 
 
 @dataclass(kw_only=True, slots=True)

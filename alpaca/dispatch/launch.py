@@ -6,13 +6,15 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from alpaca import artifacts, canonical, checks, plan
-from alpaca.config import ReportConfig
-from alpaca.dispatch import asking, display, local, prepare
+from alpaca.config import ReportConfig, SlurmCluster
+from alpaca.dispatch import asking, display, local, pages, prepare
 from alpaca.dispatch.prepare import Session
+from alpaca.dispatch.slurm import enqueue, resources
 from alpaca.errors import ArtifactError, ConfigurationErrors
 from alpaca.runtime import provenance
 from alpaca.sweep import Sweep
@@ -27,10 +29,14 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     if first.dry_run:
         _show_plan(sweep, session, out)
         return 0
+    on_slurm = isinstance(first.cluster, SlurmCluster)
     lacks = {
         problem.text(): problem
         for run, roles in zip(sweep.runs, graph.runs, strict=True)
-        for problem in checks.machine_lacks(run, _unfinished(session, roles))
+        for problem in (
+            *checks.machine_lacks(run, _unfinished(session, roles), planned=on_slurm),
+            *resources.problems(run),
+        )
     }
     if lacks:
         raise ConfigurationErrors(lacks.values())
@@ -38,6 +44,8 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
         out.print(f"note: {text}", markup=False)
     prepare.verify_cached(session)
     prepare.freeze_stages(session)
+    if on_slurm and not _is_done(session):
+        return enqueue.enqueue(session, page_record(sweep, session, overrides), out)
     outcome = _run_stages(session, out)
     prepare.verify_cached(session)
     if not _has_results(session):
@@ -74,6 +82,10 @@ def without_effect(sweep: Sweep, session: Session) -> list[str]:
     ]
 
 
+def _is_done(session: Session) -> bool:
+    return all(artifacts.is_finished(folder) for folder in session.folders.values())
+
+
 def _unfinished(session: Session, roles: dict[str, str]) -> set[str]:
     """The kinds of stages that a run still has to do."""
     return _kinds(session, (key for key in roles.values() if not artifacts.is_finished(session.folders[key])))
@@ -101,7 +113,10 @@ def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
     warnings = {
         problem.text()
         for run, roles in zip(sweep.runs, session.plan.runs, strict=True)
-        for problem in checks.machine_lacks(run, _kinds(session, roles.values()), planned=True)
+        for problem in (
+            *checks.machine_lacks(run, _kinds(session, roles.values()), planned=True),
+            *resources.problems(run),
+        )
     }
     try:
         prepare.verify_cached(session)
@@ -135,12 +150,21 @@ def _report(
     sweep: Sweep, session: Session, outcome: local.Outcome, overrides: Sequence[str], out: Console
 ) -> tuple[Path, bool]:
     """The page, made anew when anything it shows changed; True when it stands."""
+    found = page_record(sweep, session, overrides)
+    folder = pages.freeze(session.output, found)
+    if folder is None:
+        return session.output / found["folder"] / "report.html", True
+    key = artifacts.read_json(folder / "stage.json")["key"]
+    task = local.Task(key=key, label=found["folder"], folder=folder, parents=set())
+    with display.Display(out, 1) as shown:
+        made = local.run([task], session.run.cluster, shown)
+    outcome.failed.update(made.failed)
+    return folder / "report.html", not made.failed
+
+
+def page_record(sweep: Sweep, session: Session, overrides: Sequence[str]) -> dict[str, Any]:
+    """What the page of this launch is made from (`pages.record`)."""
     labels = {key: session.label(key) for key in session.folders}
-    done = {
-        labels[key]: artifacts.content_digest(folder)
-        for key, folder in session.folders.items()
-        if artifacts.is_finished(folder)
-    }
     points = [
         plan.point(roles, labels, factors, run)
         for roles, factors, run in zip(session.plan.runs, sweep.points, sweep.runs, strict=True)
@@ -155,16 +179,9 @@ def _report(
         notes=notes(sweep),
         points=points,
     )
-    node = plan.report_node(config, done, sweep.name, provenance.code_digest())
-    folder = _page_folder(sweep, session)
-    if _is_current(folder, node.key):
-        return folder / "report.html", True
-    prepare.freeze(session, node, folder, {label: label for label in done})
-    task = local.Task(key=node.key, label=folder.relative_to(session.output).as_posix(), folder=folder, parents=set())
-    with display.Display(out, 1) as shown:
-        made = local.run([task], session.run.cluster, shown)
-    outcome.failed.update(made.failed)
-    return folder / "report.html", not made.failed
+    folder = _page_folder(sweep, session).relative_to(session.output).as_posix()
+    extra = prepare.recorded(session)
+    return pages.record(config, sweep.name, folder, list(labels.values()), provenance.code_digest(), extra)
 
 
 def _page_folder(sweep: Sweep, session: Session) -> Path:
@@ -175,18 +192,6 @@ def _page_folder(sweep: Sweep, session: Session) -> Path:
     digest = canonical.key_of("run", 1, {"scores": last}, {})[: artifacts.KEY_DIGITS]
     name = "data" if session.run.until == "curate" else session.run.model.name
     return session.output / "runs" / f"{name}-{digest}"
-
-
-def _is_current(folder: Path, key: str) -> bool:
-    """Whether the page was made for exactly this and nobody changed it since; a damaged one is made anew."""
-    if not artifacts.finished_as(folder, key):
-        return False
-    try:
-        artifacts.verify(folder, thorough=False)
-    except ArtifactError:
-        (folder / "_SUCCESS").unlink(missing_ok=True)  # else the worker would find it finished
-        return False
-    return True
 
 
 def command(overrides: Sequence[str], is_sweep: bool) -> str:

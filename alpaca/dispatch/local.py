@@ -106,11 +106,15 @@ def _in_process(task: Task, cluster: Cluster) -> _Running:
 
 
 def environment(code: Path, threads: int) -> dict[str, str]:
-    """Of a worker: the frozen code first on the path, its share of the cores, no telemetry of libraries."""
-    count = str(threads)
+    """Of a worker on this machine: what is inherited, without the place of another launcher."""
     inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    return {**inherited, **worker_variables(code, threads)}
+
+
+def worker_variables(code: Path, threads: int) -> dict[str, str]:
+    """What every worker needs: the frozen code first on the path, its share of the cores, no telemetry of libraries."""
+    count = str(threads)
     return {
-        **inherited,
         "PYTHONPATH": str(code),
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",

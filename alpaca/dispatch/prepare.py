@@ -86,19 +86,22 @@ def _other_parents(session: Session, key: str) -> list[str]:
 
 def freeze(session: Session, node: Node, folder: Path, parents: dict[str, str]) -> None:
     """Writes the stage's stage.json. parents: role -> folder below the output folder."""
+    extra = {**recorded(session), "tracking": _tracking(session, node), **_forecast(session, node)}
+    artifacts.freeze(folder, frozen.freeze_node(node, parents, extra))
+
+
+def recorded(session: Session) -> dict[str, Any]:
+    """What every stage.json records of the launch; the first call takes the snapshot of the code."""
     if session.code is None:
         session.output.mkdir(parents=True, exist_ok=True)
         session.code = provenance.snapshot(session.output)
         session.git = _record_git(session.code)
-    extra = {
+    return {
         "code": session.code.relative_to(session.output).as_posix(),
         "git": session.git,
         "argv": sys.argv,
         "threads": session.run.cluster.threads,
-        "tracking": _tracking(session, node),
-        **_forecast(session, node),
     }
-    artifacts.freeze(folder, frozen.freeze_node(node, parents, extra))
 
 
 def _forecast(session: Session, node: Node) -> dict[str, Any]:

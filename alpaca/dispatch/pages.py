@@ -1,0 +1,59 @@
+"""The page of a sweep: what it is made from, recorded when the sweep starts, and its making when stages are done."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alpaca import artifacts, frozen, plan
+from alpaca.config import ReportConfig
+from alpaca.errors import ArtifactError
+from alpaca.plan import Node
+
+
+def record(
+    config: ReportConfig, slug: str, folder: str, labels: Sequence[str], code: str, extra: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything from which the page can be made later, as plain JSON.
+
+    folder, labels: of the page and of the stages it shows, below the output folder; code: digest of the package;
+    extra: what stage.json records beside the configuration.
+    """
+    return {
+        "config": dataclasses.asdict(config),
+        "slug": slug,
+        "folder": folder,
+        "labels": list(labels),
+        "code": code,
+        "extra": extra,
+    }
+
+
+def freeze(output: Path, found: dict[str, Any]) -> Path | None:
+    """Freezes the page of what is finished now; its folder, or None when the page that is there shows just that."""
+    done = {
+        label: artifacts.content_digest(output / label)
+        for label in found["labels"]
+        if artifacts.is_finished(output / label)
+    }
+    config: ReportConfig = frozen.typed(ReportConfig, found["config"])
+    node: Node = plan.report_node(config, done, found["slug"], found["code"])
+    folder = output / str(found["folder"])
+    if is_current(folder, node.key):
+        return None
+    artifacts.freeze(folder, frozen.freeze_node(node, {label: label for label in done}, found["extra"]))
+    return folder
+
+
+def is_current(folder: Path, key: str) -> bool:
+    """Whether the page was made for exactly this and nobody changed it since; a damaged one is made anew."""
+    if not artifacts.finished_as(folder, key):
+        return False
+    try:
+        artifacts.verify(folder, thorough=False)
+    except ArtifactError:
+        (folder / "_SUCCESS").unlink(missing_ok=True)  # else the worker would find it finished
+        return False
+    return True

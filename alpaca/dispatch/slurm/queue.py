@@ -1,0 +1,195 @@
+"""What SLURM knows of our jobs: one squeue for all of them, one sacct for those that squeue has forgotten.
+
+Both are asked at most once in PAUSE_SECONDS for an output folder, whatever the number of jobs and of commands; only
+what decides about new jobs (`fresh`) asks anew.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alpaca.artifacts import read_json, write_json
+from alpaca.dispatch.slurm.records import FOLDER
+from alpaca.errors import AlpacaError, UserError
+
+PAUSE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
+LIVE = {
+    "PENDING",
+    "RUNNING",
+    "SUSPENDED",
+    "COMPLETING",
+    "CONFIGURING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "RESIZING",
+    "SIGNALING",
+    "STAGE_OUT",
+    "STOPPED",
+    "SPECIAL_EXIT",
+    "RESV_DEL_HOLD",
+    "REQUEUE_FED",
+}
+NEVER = "DependencyNeverSatisfied"
+
+
+@dataclass(kw_only=True, slots=True)
+class Job:
+    """One array element. id: "123_4"; state: SLURM's word; seconds: how long it has run."""
+
+    id: str
+    name: str
+    state: str
+    reason: str = ""
+    seconds: float | None = None
+    user: str = ""
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+    @property
+    def never(self) -> bool:
+        """Pending for ever, since a parent failed."""
+        return self.state == "PENDING" and self.reason == NEVER
+
+
+@dataclass(kw_only=True, slots=True)
+class Queue:
+    """What was heard, and when. error: why SLURM could not be asked; accounting: whether sacct answers."""
+
+    asked: float
+    jobs: dict[str, Job] = field(default_factory=dict)
+    error: str = ""
+    accounting: bool = True
+
+    def named(self, name: str) -> str | None:
+        """The number of the array of that name."""
+        return next((job.id.partition("_")[0] for job in self.jobs.values() if job.name == name), None)
+
+
+def look(output: Path, names: Collection[str], *, fresh: bool = False, history: bool = True) -> Queue:
+    """What SLURM says of the arrays of these names; no call at all for no names. history: ask sacct too."""
+    path = output / FOLDER / ".seen.json"
+    if not names:
+        return Queue(asked=time.time())
+    known = None if fresh else _cached(path, names)
+    if known is not None:
+        return known
+    queue = _ask_squeue(names)
+    ended = set(names) - {job.name for job in queue.jobs.values()}
+    if history and ended and not queue.error:
+        _ask_sacct(queue, ended)
+    with suppress(OSError):  # a folder of somebody else, that may only be looked at
+        write_json(path, {**asdict(queue), "names": sorted(names), "history": history})
+    return queue
+
+
+def forget(output: Path) -> None:
+    """After something was queued or cancelled: the next look asks SLURM."""
+    (output / FOLDER / ".seen.json").unlink(missing_ok=True)
+
+
+def _cached(path: Path, names: Collection[str]) -> Queue | None:
+    with suppress(OSError, AlpacaError, KeyError, TypeError):
+        found = read_json(path)
+        recent = 0 <= time.time() - found["asked"] < PAUSE_SECONDS
+        if recent and found["history"] and set(names) <= set(found["names"]):
+            jobs = {name: Job(**job) for name, job in found["jobs"].items()}
+            return Queue(asked=found["asked"], jobs=jobs, error=found["error"], accounting=found["accounting"])
+    return None
+
+
+def _ask_squeue(names: Collection[str]) -> Queue:
+    queue = Queue(asked=time.time())
+    form = "%F|%K|%T|%r|%M|%j|%u"
+    words = ["squeue", "--noheader", "--array", "--states=all", f"--format={form}", f"--name={','.join(sorted(names))}"]
+    try:
+        lines = call(words)
+    except UserError as error:
+        queue.error = error.what
+        return queue
+    for number, element, state, reason, used, name, user in _rows(lines, 7):
+        job = Job(id=f"{number}_{element}", name=name, state=state, reason=reason, seconds=seconds(used), user=user)
+        queue.jobs[job.id] = job
+    return queue
+
+
+def _ask_sacct(queue: Queue, names: Iterable[str]) -> None:
+    """Adds the jobs that ended too long ago for squeue; a site without accounting is no error."""
+    form = "JobID,JobName,State,Elapsed,User"
+    listed = f"--name={','.join(sorted(names))}"
+    words = ["sacct", "--noheader", "--parsable2", "--allocations", "--array", f"--format={form}", listed]
+    try:
+        lines = call([*words, "--starttime=now-30days"])
+    except UserError:
+        queue.accounting = False
+        return
+    for ident, name, state, used, user in _rows(lines, 5):
+        if "[" not in ident:
+            word = state.partition(" ")[0]  # "CANCELLED by 0"
+            queue.jobs.setdefault(ident, Job(id=ident, name=name, state=word, seconds=seconds(used), user=user))
+
+
+def _rows(lines: str, columns: int) -> Iterator[list[str]]:
+    for line in lines.splitlines():
+        parts = [part.strip() for part in line.split("|")]
+        if len(parts) == columns:
+            yield parts
+
+
+def call(words: list[str]) -> str:
+    """Output of a command of SLURM; UserError with its own words when it fails or is not there."""
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS, env=_plain()
+        )
+    except FileNotFoundError as error:
+        raise UserError(
+            what=f"there is no {words[0]} on this machine",
+            where="cluster",
+            remedy="run this where SLURM's commands are, or choose cluster=local",
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            what=f"{words[0]} gave no answer in {PATIENCE_SECONDS:.0f} s",
+            where="cluster",
+            remedy="the controller may be down or overloaded: try again later",
+        ) from error
+    if done.returncode:
+        told = (done.stderr or done.stdout).strip() or f"ended with status {done.returncode}"
+        raise UserError(what=f"{words[0]}: {told}", where="cluster", remedy="see what SLURM says; then try again")
+    return done.stdout
+
+
+def _plain() -> dict[str, str]:
+    """The environment without the settings that would change the columns of squeue and sacct."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
+
+
+def seconds(text: str) -> float | None:
+    """"1-02:03:04", "02:03:04" or "03:04" in seconds; None for anything else."""
+    total = 0.0
+    days, _, clock = text.rpartition("-")
+    try:
+        for part in clock.split(":"):
+            total = 60 * total + float(part)
+        return 86400 * float(days or 0) + total
+    except ValueError:
+        return None
+
+
+def setting(name: str) -> Any:
+    """A value of slurm.conf as the controller tells it (`scontrol show config`), or None."""
+    for line in call(["scontrol", "show", "config"]).splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == name:
+            return value.strip()
+    return None

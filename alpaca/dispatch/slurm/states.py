@@ -1,0 +1,186 @@
+"""In which state every stage of a submission is: from its marker first, then from SLURM, then from what it left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alpaca import artifacts, claims
+from alpaca.dispatch.slurm.graph import Stage
+from alpaca.dispatch.slurm.queue import Job, Queue, look
+from alpaca.dispatch.slurm.records import Element, Index, Queued, Submission, write_job
+from alpaca.errors import AlpacaError
+
+DONE, RUNNING, QUEUED, WAITING = "done", "running", "queued", "waiting"
+FAILED, SKIPPED, CANCELLED, LOST, NOT_QUEUED = "failed", "skipped", "cancelled", "lost", "not queued"
+ENDED = (FAILED, SKIPPED, CANCELLED, LOST, NOT_QUEUED)
+"""States that nothing will change unless somebody queues the stage again."""
+
+
+@dataclass(kw_only=True, slots=True)
+class StageState:
+    """One stage as `status` shows it. reason: why it waits, or what it said when it failed."""
+
+    stage: Stage
+    state: str
+    job: str = ""
+    reason: str = ""
+    seconds: float | None = None
+    progress: dict[str, Any] | None = None
+    """done, total, text; while it runs."""
+
+
+def names_of_interest(index: Index, output: Path, labels: Iterable[str]) -> list[str]:
+    """The names of the arrays that say something about these stages: the latest of those that are not finished."""
+    found = {
+        element.array.name
+        for label in labels
+        if (element := index.latest.get(label)) and not artifacts.is_finished(output / label)
+    }
+    return sorted(found)
+
+
+def observe(index: Index, submission: Submission, *, fresh: bool = False) -> Queue:
+    """What SLURM says of the stages of a submission; arrays whose number was never recorded are found by name."""
+    output = submission.output
+    labels = [stage.label for stage in submission.stages] + [submission.report.get("folder", "")]
+    queue = look(output, names_of_interest(index, output, labels), fresh=fresh)
+    adopt(index.arrays, queue)
+    return queue
+
+
+def adopt(arrays: Iterable[Queued], queue: Queue) -> list[Queued]:
+    """Records the number of arrays that SLURM knows by name, after a crash between sbatch and its record."""
+    adopted = []
+    for array in arrays:
+        number = queue.named(array.name) if array.job is None else None
+        if number:
+            with suppress(OSError):  # somebody else's folder
+                write_job(array, number)
+            array.job = number
+            adopted.append(array)
+    return adopted
+
+
+def live(index: Index, queue: Queue, stages: Iterable[Stage], output: Path) -> dict[str, Element]:
+    """Stages that are queued or running and will be done, in the order given: parents stand before their children.
+
+    One whose parent is neither finished nor live is doomed and not among them.
+    """
+    found: dict[str, Element] = {}
+    for stage in stages:
+        element = index.latest.get(stage.label)
+        job = queue.jobs.get(element.job) if element and element.job else None
+        if element is None or job is None or not job.live or job.never or artifacts.is_finished(output / stage.label):
+            continue
+        if all(parent in found or artifacts.is_finished(output / parent) for parent in stage.parents):
+            found[stage.label] = element
+    return found
+
+
+def states(submission: Submission, index: Index, queue: Queue) -> list[StageState]:
+    """The state of every stage, in the order of the submission: parents stand before their children."""
+    found: dict[str, StageState] = {}
+    for stage in submission.stages:
+        found[stage.label] = _state(submission.output, stage, index.latest.get(stage.label), queue, found)
+    return list(found.values())
+
+
+def _state(
+    output: Path, stage: Stage, element: Element | None, queue: Queue, before: dict[str, StageState]
+) -> StageState:
+    folder = output / stage.label
+    if artifacts.is_finished(folder):
+        return StageState(stage=stage, state=DONE, seconds=_took(folder))
+    job = queue.jobs.get(element.job) if element and element.job else None
+    if job is not None and job.live and element is not None:
+        return _alive(stage, folder, element, job, output)
+    owner = claims.holder(folder) if folder.exists() else None
+    if owner:
+        where = f"process {owner.get('pid')} on {owner.get('host')}"
+        return StageState(stage=stage, state=RUNNING, reason=where, progress=_progress(folder))
+    return _ended(stage, folder, element, job, before, queue)
+
+
+def _alive(stage: Stage, folder: Path, element: Element, job: Job, output: Path) -> StageState:
+    name = element.job or ""
+    if job.never:
+        return StageState(stage=stage, state=SKIPPED, job=name, reason="a stage before it failed (reap removes it)")
+    if job.state == "PENDING":
+        waits = job.reason in ("Dependency", "None") and not all(_done(output, parent) for parent in stage.parents)
+        return StageState(stage=stage, state=WAITING if waits else QUEUED, job=name, reason=job.reason)
+    ahead = element.array.units[element.index][: element.position]
+    if not all(_done(output, label) for label in ahead):
+        return StageState(stage=stage, state=WAITING, job=name, reason="runs next in the same job")
+    progress = _progress(folder)
+    word = "" if job.state == "RUNNING" else job.state.lower()
+    return StageState(stage=stage, state=RUNNING, job=name, reason=word, seconds=job.seconds, progress=progress)
+
+
+def _ended(
+    stage: Stage, folder: Path, element: Element | None, job: Job | None, before: dict[str, StageState], queue: Queue
+) -> StageState:
+    """A stage that is neither finished nor on its way."""
+    name = (element.job if element else "") or ""
+    stopped = stopped_record(folder)
+    if stopped and (element is None or stopped.get("job") in ("", None, name)):
+        return StageState(stage=stage, state=FAILED, job=name, reason=str(stopped.get("error", "")))
+    lost = [parent for parent in stage.parents if parent in before and before[parent].state in ENDED]
+    if lost and (job is None or job.state in ("CANCELLED", "PENDING", "FAILED")):
+        return StageState(stage=stage, state=SKIPPED, job=name, reason=f"{lost[0]} is not done")
+    if element is None:
+        return StageState(stage=stage, state=NOT_QUEUED)
+    if job is not None and job.state == "CANCELLED":
+        return StageState(stage=stage, state=CANCELLED, job=name, seconds=job.seconds)
+    if job is not None:
+        return StageState(stage=stage, state=FAILED, job=name, reason=_verdict(job), seconds=job.seconds)
+    if queue.error:
+        return StageState(stage=stage, state=LOST, job=name, reason="SLURM cannot be asked, and nothing is finished")
+    if (element.array.submission / "cancelled").exists():
+        return StageState(stage=stage, state=CANCELLED, job=name)
+    return StageState(stage=stage, state=LOST, job=name, reason="ended without a word; see its log")
+
+
+def _verdict(job: Job) -> str:
+    words = {
+        "TIMEOUT": "it met its time limit (minutes) before it could save itself",
+        "OUT_OF_MEMORY": "it needed more memory than asked for (memory_gib)",
+        "NODE_FAIL": "its node failed",
+        "PREEMPTED": "preempted, and not queued again",
+        "COMPLETED": "SLURM says it completed, but it left no success marker: was its folder removed?",
+    }
+    return f"{job.state}: {words.get(job.state, 'see its log')}"
+
+
+def stopped_record(folder: Path) -> dict[str, Any] | None:
+    """What a worker wrote when its stage failed (stopped.json), or None."""
+    with suppress(OSError, AlpacaError):
+        found = artifacts.read_json(folder / "stopped.json")
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def _progress(folder: Path) -> dict[str, Any] | None:
+    with suppress(OSError, AlpacaError):
+        found = artifacts.read_json(folder / "progress.json")
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def _took(folder: Path) -> float | None:
+    with suppress(OSError, AlpacaError, KeyError):
+        return float(artifacts.read_json(folder / "provenance.json")["seconds"])
+    return None
+
+
+def _done(output: Path, label: str) -> bool:
+    return artifacts.is_finished(output / label)
+
+
+def age(queue: Queue) -> float:
+    """Seconds since SLURM was asked."""
+    return max(0.0, time.time() - queue.asked)

@@ -1,0 +1,264 @@
+"""A submission: what is missing, in as few job arrays as it takes, each recorded before and after its sbatch.
+
+One submission at a time in an output folder (a claim on outputs/queue). What another submission has queued or is
+running is followed, not queued twice; a job whose number was never recorded is found by its name.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alpaca import artifacts, claims
+from alpaca.dispatch.local import FOREIGN, worker_variables
+from alpaca.dispatch.slurm import control, queue, records, resources, states
+from alpaca.dispatch.slurm.graph import Array, Place, Stage, arrays, units
+from alpaca.dispatch.slurm.records import FOLDER, Element, Index, Queued, Submission
+from alpaca.dispatch.slurm.resources import Asked
+from alpaca.errors import AlpacaError, UserError
+
+WORKER, PAGE = "alpaca.dispatch.slurm.worker", "alpaca.dispatch.slurm.page"
+USUAL_MAX = 1001  # SLURM's default of MaxArraySize; the largest index is one less
+
+
+@dataclass(kw_only=True, slots=True)
+class Outcome:
+    """What a submission did."""
+
+    queued: list[tuple[Queued, Array | None, str]] = field(default_factory=list)
+    """Arrays with their dependency; None: the page."""
+    adopted: int = 0
+    """Stages that other jobs do."""
+    finished: int = 0
+    again: list[str] = field(default_factory=list)
+    """Stages that failed before."""
+    calls: int = 0
+    """Of sbatch."""
+
+
+@contextmanager
+def alone(output: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Holds the queue of an output folder: two commands at once would both queue the same stage."""
+    folder = output / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    claim = claims.acquire(
+        folder,
+        finished=lambda: False,
+        on_wait=lambda owner: tell(f"waiting for process {owner.get('pid')} on {owner.get('host')}, which is queueing"),
+    )
+    if claim is None:  # `finished` never says so
+        raise UserError(what="the queue cannot be held", where=str(folder), remedy="try again")
+    try:
+        yield
+    finally:
+        claim.remove()
+
+
+def submit(
+    make: Callable[[], Submission], output: Path, stages: list[Stage], wanted: Callable[[Stage], bool] = lambda _: True
+) -> Outcome:
+    """Queues what is neither finished nor on its way. make: writes the record, called when there is something to queue.
+
+    stages: of the whole sweep, parents before children; wanted: of the unfinished, those to queue. Call it inside
+    `alone`. Raises UserError with sbatch's words, or with the names of parents that failed meanwhile; what was queued
+    until then stays queued.
+    """
+    index = records.index(output)
+    seen = queue.look(output, [array.name for array in index.arrays if _open(array, output)], fresh=True, history=False)
+    if seen.error:
+        raise UserError(what=seen.error, where="cluster", remedy="see what SLURM says; nothing was queued")
+    states.adopt(index.arrays, seen)
+    living = states.live(index, seen, stages, output)
+    unfinished = [stage for stage in stages if not artifacts.is_finished(output / stage.label)]
+    todo = _closed([stage for stage in unfinished if stage.label not in living and wanted(stage)], living, output)
+    outcome = Outcome(adopted=len(living), finished=len(stages) - len(unfinished))
+    outcome.again = [stage.label for stage in todo if states.stopped_record(output / stage.label)]
+    if todo:
+        control.discard_doomed(index, seen, {stage.label for stage in todo})
+        _queue(make(), todo, living, outcome, index)
+    return outcome
+
+
+def _open(array: Queued, output: Path) -> bool:
+    return any(not artifacts.is_finished(output / label) for labels in array.units.values() for label in labels)
+
+
+def _closed(todo: list[Stage], living: dict[str, Element], output: Path) -> list[Stage]:
+    """Those whose parents are finished, on their way or among them: the others would only be refused."""
+    kept: dict[str, Stage] = {}
+    for stage in todo:
+        if all(
+            parent in kept or parent in living or artifacts.is_finished(output / parent) for parent in stage.parents
+        ):
+            kept[stage.label] = stage
+    return list(kept.values())
+
+
+def _queue(
+    submission: Submission, todo: list[Stage], living: dict[str, Element], outcome: Outcome, index: Index
+) -> None:
+    cluster = submission.cluster
+
+    def ask(stage: Stage) -> Asked:
+        return resources.asked(cluster, stage.kind, stage.processes)
+
+    live = {label: Place(array=str(item.array.job), index=item.index) for label, item in living.items()}
+    found = arrays(units(todo, cluster.together, live), live, ask, _max_size(submission))
+    for stage in todo:  # what it said before is history
+        (submission.output / stage.label / "stopped.json").unlink(missing_ok=True)
+    numbers: dict[str, str] = {}
+    try:
+        for array in found:
+            _refuse_failed(submission, array)
+            record = records.write_array(submission, array)
+            dependency = _dependency(array, numbers)
+            _call(submission, record, array.asked, dependency, WORKER, outcome)
+            numbers[f"#{array.number}"] = str(record.job)
+            outcome.queued.append((record, array, dependency))
+        _queue_page(submission, {*numbers.values(), *(place.array for place in live.values())}, outcome)
+    except (AlpacaError, KeyboardInterrupt) as error:
+        raise _half_way(error, submission, outcome, todo) from error
+    finally:
+        queue.forget(submission.output)
+
+
+def _half_way(
+    error: AlpacaError | KeyboardInterrupt, submission: Submission, outcome: Outcome, todo: list[Stage]
+) -> BaseException:
+    """What is queued already, added to what stopped the rest."""
+    count = sum(len(labels) for record, _, _ in outcome.queued for labels in record.units.values())
+    told = (
+        f"{count} of {len(todo)} stages are queued in {len(outcome.queued)} job array(s) and go on; the same command "
+        f"queues the rest, `python -m alpaca cancel {submission.name}` takes them back"
+    )
+    if isinstance(error, KeyboardInterrupt):
+        print(f"interrupted: {told}", file=sys.stderr, flush=True)
+        return error
+    if isinstance(error, UserError):
+        text = f"{error.remedy}\n    {told}" if outcome.queued else f"{error.remedy}\n    nothing was queued"
+        return type(error)(what=error.what, where=error.where, remedy=text)
+    return error
+
+
+def _refuse_failed(submission: Submission, array: Array) -> None:
+    """A parent that failed while its children were being queued would leave them waiting for ever."""
+    parents = {label for unit in array.units.values() for label in unit.parents}
+    failed = sorted(label for label in parents if states.stopped_record(submission.output / label))
+    if failed:
+        raise UserError(
+            what=f"failed while the stages after them were being queued: {', '.join(failed)}",
+            where="cluster",
+            remedy=f"see `python -m alpaca logs {failed[0]}`",
+        )
+
+
+def _max_size(submission: Submission) -> int:
+    limit = submission.cluster.max_array_size
+    if limit is not None:
+        return limit
+    told = queue.setting("MaxArraySize") or ""
+    return max(1, (int(told) if told.isdecimal() else USUAL_MAX) - 1)
+
+
+def _dependency(array: Array, numbers: dict[str, str]) -> str:
+    parts = [f"aftercorr:{numbers.get(name, name)}" for name in array.corresponding]
+    if array.after:
+        after = [f"{numbers.get(place.array, place.array)}_{place.index}" for place in array.after]
+        parts.append("afterok:" + ":".join(after))
+    return ",".join(parts)
+
+
+def _queue_page(submission: Submission, jobs: set[str], outcome: Outcome) -> None:
+    """The report follows everything, whatever becomes of it."""
+    if not submission.report:
+        return
+    asked = resources.asked(submission.cluster, "report")
+    label = str(submission.report["folder"])
+    record = records.write_units(submission, len(outcome.queued) + 1, "report", {0: [label]})
+    dependency = "afterany:" + ":".join(sorted(jobs)) if jobs else ""
+    _call(submission, record, asked, dependency, PAGE, outcome)
+    outcome.queued.append((record, None, dependency))
+
+
+def _call(
+    submission: Submission, record: Queued, asked: Asked, dependency: str, module: str, outcome: Outcome
+) -> None:
+    """One sbatch. The record is removed again when sbatch refused; it stays when nobody knows."""
+    outcome.calls += 1
+    argument = submission.folder if module == PAGE else record.path
+    command = f"{module} {shlex.quote(str(argument))}"
+    try:
+        records.write_job(record, sbatch(submission, record, asked, dependency, command))
+    except UserError:
+        record.path.unlink(missing_ok=True)
+        raise
+
+
+def sbatch(submission: Submission, record: Queued, asked: Asked, dependency: str, command: str) -> str:
+    """Queues one array by submitit's executor; returns its number. command: what Python runs, after -m."""
+    from submitit import SlurmExecutor
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+    from submitit.helpers import clean_env
+
+    cluster, code = submission.cluster, submission.output / submission.code
+    with clean_env():  # a submission from inside a job must not inherit its place
+        try:
+            executor = SlurmExecutor(folder=submission.folder / "logs")
+            executor.update_parameters(
+                **resources.parameters(asked, cluster, record.kind),
+                job_name=record.name,
+                setup=[*asked.setup, *_environment(code, cluster.threads)],
+                additional_parameters=_additional(submission, record, asked, dependency),
+            )
+            executor.parameters["map_count"] = len(record.units)  # logs named by element
+            python = cluster.python or shlex.quote(sys.executable)
+            return str(executor._submit_command(f"{python} -u -m {command}").job_id)
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise resources.refusal(_words(error), cluster, record.kind, asked) from error
+        except (RuntimeError, FileNotFoundError) as error:
+            raise UserError(
+                what=f"no sbatch and srun on this machine's path ({error})",
+                where="cluster",
+                remedy="run this on a login node of the cluster, or choose cluster=local",
+            ) from error
+
+
+def _words(error: Exception) -> str:
+    """sbatch's own lines of submitit's error."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in lines if line.startswith("sbatch:")]
+    return "; ".join(told) or " ".join(lines)[-500:]
+
+
+def _additional(submission: Submission, record: Queued, asked: Asked, dependency: str) -> dict[str, object]:
+    found: dict[str, object] = {
+        "array": f"{ranges(sorted(record.units))}%{submission.cluster.parallel}",
+        "requeue": True,
+        **resources.options(asked),
+    }
+    if dependency:
+        kill = submission.cluster.kill_on_invalid_dep
+        found |= {"dependency": dependency, **({"kill-on-invalid-dep": "yes"} if kill else {})}
+    return found
+
+
+def _environment(code: Path, threads: int) -> list[str]:
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in worker_variables(code, threads).items()]
+    return [f"unset {' '.join(FOREIGN)}", f"cd {shlex.quote(str(code))}", *lines]
+
+
+def ranges(numbers: list[int]) -> str:
+    """"0-3,7" of 0, 1, 2, 3, 7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
