@@ -6,6 +6,7 @@ running is followed, not queued twice; a job whose number was never recorded is 
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -202,10 +203,9 @@ def sbatch(submission: Submission, record: Queued, asked: Asked, dependency: str
     """Queues one array by submitit's executor; returns its number. command: what Python runs, after -m."""
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
-    from submitit.helpers import clean_env
 
     cluster, code = submission.cluster, submission.output / submission.code
-    with clean_env():  # a submission from inside a job must not inherit its place
+    with _place_of_nobody():
         try:
             executor = SlurmExecutor(folder=submission.folder / "logs")
             executor.update_parameters(
@@ -225,6 +225,20 @@ def sbatch(submission: Submission, record: Queued, asked: Asked, dependency: str
                 where="cluster",
                 remedy="run this on a login node of the cluster, or choose cluster=local",
             ) from error
+
+
+@contextmanager
+def _place_of_nobody() -> Iterator[None]:
+    """A submission from inside a job must not inherit that job's place; SBATCH_* of a login shell are wanted."""
+    from submitit.helpers import clean_env
+
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    conf = os.environ.get("SLURM_CONF")
+    with clean_env():
+        os.environ.update({"SLURM_CONF": conf} if conf else {})
+        yield
 
 
 def _words(error: Exception) -> str:
