@@ -189,8 +189,12 @@ def write_job(array: Queued, job: str) -> None:
 
 
 def chosen(found: Index, name: str) -> Submission:
-    """The newest submission of that name, or with that folder name; UserError when there is none."""
-    fitting = [item for item in found.submissions if name in (item.name, item.folder.name)]
+    """The newest submission of that name, of a variant of it (NAME-4f537d8a), or with that folder name.
+
+    UserError when there is none.
+    """
+    exact = [item for item in found.submissions if name in (item.name, item.folder.name)]
+    fitting = exact or [item for item in found.submissions if item.name.rpartition("-")[0] == name]
     if not fitting:
         known = sorted({item.name for item in found.submissions})
         raise UserError(

@@ -14,9 +14,10 @@ MEBIBYTES = 1024
 WITH_GPUS = ("train", "pretrain")
 KINDS = tuple(spec.name for spec in dataclasses.fields(StageResources))
 REFUSALS = {
-    "account": ("account", "qos"),
+    "account": ("account", "partition"),
     "partition": ("partition",),
     "qos": ("qos",),
+    "cpu count": ("cpus",),
     "node configuration": ("gpus", "cpus", "memory_gib", "nodes", "constraint", "partition"),
     "node count": ("nodes", "partition"),
     "gres": ("gpus",),
@@ -24,7 +25,6 @@ REFUSALS = {
     "feature": ("constraint",),
     "time limit": ("minutes",),
     "memory": ("memory_gib",),
-    "cpu count": ("cpus",),
     "array": ("max_array_size",),
 }
 """Words of sbatch (lower case) -> the fields of `Resources` that may have caused them."""
