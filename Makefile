@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit check bench format lock clean
+.PHONY: help run test unit check bench format lock clean slurm-up slurm-down slurm-demo soak
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -25,6 +25,18 @@ check: $(VENV)/.dev  ## ruff, mypy, import-linter
 
 bench: $(VENV)/.dev  ## every script in benchmarks/, long ones with --quick unless FULL=1; one JSON line each
 	$(BIN)/python benchmarks/run_all.py $(if $(FULL),,--quick)
+
+slurm-up: $(VENV)/.runtime  ## a SLURM cluster on this machine: 4 nodes, fake GPUs (SLURM="--cpus 8 --no-dbd" for others)
+	@$(BIN)/python -m tests.slurm.cluster start $(SLURM)
+
+slurm-down:  ## stops it and removes its state
+	@$(BIN)/python -m tests.slurm.cluster stop
+
+slurm-demo: $(VENV)/.runtime  ## a small sweep through a SLURM cluster on this machine, to its page
+	@$(BIN)/python -m tests.slurm.demo
+
+soak: $(VENV)/.dev  ## sweeps on SLURM with everything killed at random, 50 times or SOAK=N
+	SOAK=$(or $(SOAK),50) $(BIN)/python -m pytest tests/slurm/test_soak.py
 
 format: $(VENV)/.dev  ## sorts imports and applies ruff's safe fixes
 	$(BIN)/ruff check --fix .
