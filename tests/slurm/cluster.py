@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -220,8 +220,8 @@ class Cluster:
         self.root.chmod(0o755)  # munge refuses a socket that others cannot reach
         self.settings = replace(self.settings, namespaces=_namespaces_work())
         numbers = [int(number) for number in re.findall(r"\d+", self.run("slurmctld", "-V"))[:2]]
-        write(self.settings, getpass.getuser(), (numbers[0], numbers[1]))
         (self.root / "settings.json").write_text(json.dumps(asdict(self.settings)))
+        write(self.settings, getpass.getuser(), (numbers[0], numbers[1]))
         if not self.settings.namespaces and not _resolves_here(socket.gethostname()):
             host = socket.gethostname()
             raise ClusterError(
@@ -470,7 +470,8 @@ def _stop_after_stdin(given: argparse.Namespace) -> int:
     sys.stdin.read()
     if (given.root / "settings.json").exists():
         Cluster.at(given.root).stop(purge=True)
-        shutil.rmtree(given.root, ignore_errors=True)
+    with suppress(OSError):  # `temporary` made it, and perhaps nothing was started in it yet
+        given.root.rmdir()
     return 0
 
 
