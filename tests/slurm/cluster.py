@@ -290,7 +290,8 @@ class Cluster:
     def _daemon(self, program: str, *arguments: str, env: Mapping[str, str] | None = None, host: str = "") -> None:
         """Starts a program that goes into the background by itself, with the private hosts file as /etc/hosts."""
         command = [_program(program), *arguments]
-        if self.settings.namespaces:
+        # munged needs no hosts, and in an ordinary user's namespace /tmp is not root's, which it calls insecure.
+        if self.settings.namespaces and program != "munged":
             script = 'mount --bind "$0" /etc/hosts && { [ -z "$1" ] || hostname "$1"; } && shift && exec "$@"'
             command = [*_unshare(), "sh", "-c", script, str(self.root / "etc" / "hosts"), host, *command]
         # A file and no pipe: the daemon keeps it open, and a pipe would be read until the daemon ends.
