@@ -6,6 +6,7 @@ provenance.json   git, packages, hardware, arguments, seconds, cost
 manifest.json     sha256 and size of each payload file
 _SUCCESS          written last, by rename; holds the manifest's sha256
 claim-*, log.txt, progress.json, work/   bookkeeping while the stage runs
+stopped.json      why it failed on a cluster; gone when it starts again
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any, Protocol
 
 from alpaca.errors import ArtifactError
 
-BOOKKEEPING = {"stage.json", "provenance.json", "manifest.json", "_SUCCESS", "log.txt", "progress.json", "work"}
+RECORDS = {"stage.json", "provenance.json", "manifest.json", "_SUCCESS"}
+BOOKKEEPING = RECORDS | {"log.txt", "progress.json", "stopped.json", "work"}
 NOT_CONTENT = ("raw.jsonl", "failed.jsonl", "teacher.json", "profile/")
 """Payload that differs in every execution and that no child makes anything of: files, and folders ending in a slash."""
 KEY_DIGITS = 8

@@ -20,6 +20,9 @@ from alpaca.errors import ArtifactError
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 120.0
+RESTARTED_SECONDS = 20.0
+"""Silence after which an earlier start of the same job counts as dead: SLURM ended it before it started this one, but a
+node that lost only its network goes on, and beats."""
 POLL_SECONDS = 0.2
 
 
@@ -101,8 +104,22 @@ def holder(folder: Path) -> dict[str, Any] | None:
 
 
 def owner() -> dict[str, Any]:
-    """This process: host, process id and its start time, so that a reused id is not taken for it."""
-    return {"host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid(), "start": _start_time(os.getpid())}
+    """This process: host, process id and its start time, so that a reused id is not taken for it, and its SLURM job."""
+    here = {"host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid(), "start": _start_time(os.getpid())}
+    return {**here, **_job()}
+
+
+def _job() -> dict[str, Any]:
+    """SLURM's name of the job that this process belongs to, and how often it was started again."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return {}
+    return {"job": os.environ["SLURM_JOB_ID"], "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0"))}
+
+
+def _earlier_start(claimed: dict[str, Any]) -> bool:
+    """Whether the owner is the same job as this one, before SLURM started it again."""
+    mine = _job()
+    return bool(mine) and claimed.get("job") == mine["job"] and int(claimed.get("restart", 0)) < mine["restart"]
 
 
 def _create(folder: Path, number: int) -> Claim | None:
@@ -129,7 +146,7 @@ def _is_free(path: Path) -> bool:
         return age > HEARTBEAT_SECONDS
     if claimed["host"] == socket.gethostname() and claimed["boot"] == _boot_id():
         return _start_time(int(claimed["pid"])) != str(claimed["start"])
-    return age > STALE_SECONDS
+    return age > (RESTARTED_SECONDS if _earlier_start(claimed) else STALE_SECONDS)
 
 
 def _server_time(folder: Path) -> float:

@@ -43,8 +43,7 @@ def execute(folder: Path) -> None:
     settings, config = frozen.load(folder)
     _take_threads(settings)
     if settings["stage"] == "train" and not distributed.holds_the_claim():
-        if not artifacts.finished_as(folder, settings["key"]):
-            _run(settings, config, _context(folder, settings))
+        _beside_rank_zero(folder, settings, config)
         return
     claim = claims.acquire(
         folder, finished=lambda: artifacts.finished_as(folder, settings["key"]), on_wait=_say_waiting
@@ -60,6 +59,22 @@ def execute(folder: Path) -> None:
     claim.remove()
 
 
+def _beside_rank_zero(folder: Path, settings: dict[str, Any], config: Any) -> None:
+    """A rank that neither claims nor publishes. Where its start has a name it waits until rank 0 holds the claim.
+
+    Rank 0 may find the stage finished, refuse it, or wait for another process for hours; a group is no place to wait.
+    """
+    name = os.environ.get(distributed.START)
+    while name and not _begun(folder, name).exists() and not artifacts.finished_as(folder, settings["key"]):
+        time.sleep(claims.POLL_SECONDS)
+    if not artifacts.finished_as(folder, settings["key"]):
+        _run(settings, config, _context(folder, settings))
+
+
+def _begun(folder: Path, name: str) -> Path:
+    return folder / "work" / f"begun-{name}"
+
+
 def _take_threads(settings: dict[str, Any]) -> None:
     """The frozen number of CPU threads, before a library reads it: another number adds up in another order."""
     if "threads" in settings and "torch" not in sys.modules:
@@ -71,6 +86,8 @@ def _claimed(folder: Path, settings: dict[str, Any], config: Any, claim: claims.
     context.check = claim.check
     _refuse_changed_inputs(folder, settings, config)
     parents = {role: _verified(role, path, settings["stage"]) for role, path in context.parents.items()}
+    if distributed.START in os.environ and distributed.inside_rank():
+        _begun(folder, os.environ[distributed.START]).touch()
     tracker = _tracker(settings, folder.parents[1], context)
     context.tracker = tracker
     started, clock = provenance.now(), time.monotonic()

@@ -25,6 +25,8 @@ STORE = "ALPACA_RENDEZVOUS"
 """Environment variable: the file through which ranks started by `launch_ranks` find each other."""
 EXPLICIT = "ALPACA_RANKS"
 """Environment variable: 1 says that torchrun or srun started this process as one rank of several."""
+START = "ALPACA_START"
+"""Environment variable: names this start of a job of several ranks; the others wait until rank 0 has begun it."""
 PLACE = ("RANK", "WORLD_SIZE")
 JOINED_SECONDS = 3600.0
 """How long ranks wait for each other: one of them may be downloading a model meanwhile."""

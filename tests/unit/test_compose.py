@@ -38,7 +38,7 @@ def problems(*overrides: str, multirun: bool = False) -> str:
 
 
 def test_no_option_is_missed_by_the_parametrised_test() -> None:
-    assert len(OPTIONS) == 56
+    assert len(OPTIONS) == 58
     assert {group for group, _ in OPTIONS} == set(Composer().group_names())
 
 
@@ -129,7 +129,7 @@ def test_two_typos_and_a_bad_group_name_are_told_together() -> None:
         ("data_gen.seeds=no/such/file", ["data_gen.seeds", "no/such/file"]),
         ("fsdp.mode=full_shard", ["fsdp.world_size", "at least 2"]),
         ("fsdp.world_size=2", ["fsdp.mode", "without a sharding mode"]),
-        ("cluster=slrum", ["cluster=slrum", "local"]),
+        ("cluster=slrum", ["cluster=slrum", "slurm"]),
         ("sweep=data_sizes", ["sweep=data_sizes", "data_size"]),
         ("data.size=1,2", ["data.size=1,2", "-m"]),
         ("data.size=[", ["data.size=["]),
