@@ -24,7 +24,8 @@ from typing import Any, Protocol
 from alpaca.errors import ArtifactError
 
 RECORDS = {"stage.json", "provenance.json", "manifest.json", "_SUCCESS"}
-BOOKKEEPING = RECORDS | {"log.txt", "progress.json", "stopped.json", "work"}
+STOPPED = "stopped.json"
+BOOKKEEPING = RECORDS | {"log.txt", "progress.json", STOPPED, "work"}
 NOT_CONTENT = ("raw.jsonl", "failed.jsonl", "teacher.json", "profile/")
 """Payload that differs in every execution and that no child makes anything of: files, and folders ending in a slash."""
 KEY_DIGITS = 8
@@ -153,6 +154,15 @@ def is_finished(folder: Path) -> bool:
 def finished_as(folder: Path, key: str) -> bool:
     """Whether the marker is there and was set for this key: a sweep's page keeps its folder when its key changes."""
     return is_finished(folder) and read_json(folder / "_SUCCESS").get("key") == key
+
+
+def stopped(folder: Path) -> dict[str, Any]:
+    """What a job left when this stage failed on a cluster (job, restart, status, error, time, host), or nothing."""
+    try:
+        found = read_json(folder / STOPPED)
+    except (OSError, ArtifactError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def payload_files(folder: Path) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import signal
 import sys
 import time
 import traceback
@@ -19,7 +18,7 @@ from typing import Any
 from alpaca import artifacts, canonical, claims, frozen
 from alpaca.artifacts import Context
 from alpaca.errors import AlpacaError, ArtifactError, UserError
-from alpaca.runtime import distributed, provenance, tracking
+from alpaca.runtime import distributed, provenance, signals, tracking
 
 ROOMS = {
     "sample": "alpaca.stages.sample",
@@ -83,10 +82,10 @@ def _take_threads(settings: dict[str, Any]) -> None:
 
 def _claimed(folder: Path, settings: dict[str, Any], config: Any, claim: claims.Claim) -> None:
     context = _context(folder, settings)
-    context.check = claim.check
+    context.check = lambda: _check(claim)
     _refuse_changed_inputs(folder, settings, config)
     parents = {role: _verified(role, path, settings["stage"]) for role, path in context.parents.items()}
-    if distributed.START in os.environ and distributed.inside_rank():
+    if distributed.inside_rank() and distributed.START in os.environ:
         _begun(folder, os.environ[distributed.START]).touch()
     tracker = _tracker(settings, folder.parents[1], context)
     context.tracker = tracker
@@ -108,6 +107,11 @@ def _claimed(folder: Path, settings: dict[str, Any], config: Any, claim: claims.
     _refuse_changed_inputs(folder, settings, config)
     artifacts.publish(folder, settings["key"], record, claim.check)
     tracker.finish({"seconds": record["seconds"]})
+
+
+def _check(claim: claims.Claim) -> None:
+    signals.stop_if_asked()
+    claim.check()
 
 
 def _refuse_changed_inputs(folder: Path, settings: dict[str, Any], config: Any) -> None:
@@ -135,8 +139,10 @@ def _context(folder: Path, settings: dict[str, Any]) -> Context:
 def _verified(role: str, path: Path, stage: str) -> str:
     """The parent's manifest digest, after every byte of it was checked (a page only needs it to be finished)."""
     if not artifacts.is_finished(path):
+        # SLURM lets a job start whose parent failed so long ago that it has forgotten it: this is what keeps it off.
+        reason = artifacts.stopped(path).get("error")
         raise ArtifactError(
-            what=f"parent {role!r} is not finished",
+            what=f"parent {role!r} is not finished" + (f"; it stopped: {reason}" if reason else ""),
             where=str(path),
             remedy="launch the same command again; it does what is missing",
         )
@@ -204,18 +210,21 @@ def guarded(folder: Path) -> int:
     return 0
 
 
-def _stop(number: int, _: object) -> None:
-    raise SystemExit(128 + number)
-
-
 def main() -> None:
     if len(sys.argv) != 2:
         raise SystemExit("usage: python -m alpaca.jobs FOLDER")
-    signal.signal(signal.SIGTERM, _stop)
+    signals.interrupt_when_asked()
+    if distributed.START in os.environ:
+        distributed.end_with_parent()
     try:
         status = guarded(Path(sys.argv[1]).resolve())
     except KeyboardInterrupt:
         status = 130
+    except SystemExit as stop:
+        if signals.asked() is None:
+            raise
+        print(f"error: stopped by {signals.asked()}; what is done is kept", file=sys.stderr, flush=True)
+        status = stop.code if isinstance(stop.code, int) else 1
     if distributed.inside_rank():
         distributed.leave(status)
     raise SystemExit(status)

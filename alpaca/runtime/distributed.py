@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from alpaca.errors import PreemptedError, UserError
-from alpaca.runtime.signals import Warnings
+from alpaca.runtime.signals import ENDINGS, Warnings
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,8 @@ STORE = "ALPACA_RENDEZVOUS"
 EXPLICIT = "ALPACA_RANKS"
 """Environment variable: 1 says that torchrun or srun started this process as one rank of several."""
 START = "ALPACA_START"
-"""Environment variable: names this start of a job of several ranks; the others wait until rank 0 has begun it."""
+"""Environment variable: names this start of a SLURM job. Of several ranks the others wait until rank 0 has begun it,
+and each process of a stage ends with the worker that started it."""
 PLACE = ("RANK", "WORLD_SIZE")
 JOINED_SECONDS = 3600.0
 """How long ranks wait for each other: one of them may be downloading a model meanwhile."""
@@ -168,14 +169,14 @@ def _join(device: torch.device, rank: int, world_size: int) -> None:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     patience = timedelta(seconds=JOINED_SECONDS)
     if STORE in os.environ:
-        _end_with_parent()
+        end_with_parent()
         place = f"file://{os.environ[STORE]}"
     else:
         place = "env://"
     dist.init_process_group(backend, init_method=place, rank=rank, world_size=world_size, timeout=patience)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ends this process when the launcher is gone: it holds the other end of our standard input.
 
     Otherwise ranks would outlive a launcher killed by SIGKILL and write into a folder that is no longer theirs.
@@ -247,7 +248,8 @@ def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, check: Callable[[]
             _pass_on(ranks, signal.Signals[warnings.heard])
         states = [process.poll() for process in ranks]
         failed = [rank for rank, state in enumerate(states) if state]
-        if failed and {states[rank] for rank in failed} == {PreemptedError.exit_status}:
+        stopped = ENDINGS if warnings.heard else {PreemptedError.exit_status}
+        if failed and all(states[rank] in stopped for rank in failed):
             _end(ranks)  # the others are on their way out, having saved the same checkpoint
             raise PreemptedError(what=_last_error(folder, failed[0]), remedy=PreemptedError.REMEDY)
         if failed:

@@ -124,6 +124,56 @@ def test_a_silent_claim_of_another_host_becomes_stale(tmp_path: Path) -> None:
     assert claims.holder(tmp_path) is None
 
 
+def test_an_earlier_start_of_the_same_job_is_waited_for_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM starts a job again elsewhere when its node fails; a node that only lost its network still beats."""
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    path = tmp_path / "claim-000001"
+    path.write_text(json.dumps({**claims.owner(), "host": "elsewhere"}))
+    ages = claims.RESTARTED_SECONDS - 2, claims.RESTARTED_SECONDS + 2
+
+    def held() -> list[bool]:
+        """At both ages."""
+        found = []
+        for age in ages:
+            os.utime(path, (time.time() - age,) * 2)
+            found.append(claims.holder(tmp_path) is not None)
+        return found
+
+    assert held() == [True, True]  # the same start: another process of this very job
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert held() == [True, False]
+    monkeypatch.setenv("SLURM_JOB_ID", "18")
+    assert held() == [True, True]
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert held() == [True, True]
+
+
+def test_a_dead_earlier_start_on_this_host_is_succeeded_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    dead = {**claims.owner(), "start": "1"}
+    alive = claims.owner()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    path = tmp_path / "claim-000001"
+    path.write_text(json.dumps(alive))
+    os.utime(path, (time.time() - 2 * claims.STALE_SECONDS,) * 2)
+    assert claims.holder(tmp_path) is not None  # it lives, whatever its heart does
+    path.write_text(json.dumps(dead))
+    assert claims.holder(tmp_path) is None
+
+
+def test_what_a_failed_job_left_is_no_payload(tmp_path: Path) -> None:
+    assert artifacts.stopped(tmp_path) == {}
+    artifacts.write_json(tmp_path / artifacts.STOPPED, {"job": "1_0"})
+    artifacts.publish(tmp_path, "k", {}, lambda: None)
+    assert artifacts.read_json(tmp_path / "manifest.json") == {}
+    assert artifacts.stopped(tmp_path) == {"job": "1_0"}
+    (tmp_path / artifacts.STOPPED).write_text("torn")
+    assert artifacts.stopped(tmp_path) == {}
+
+
 def test_many_processes_take_a_folder_one_after_the_other(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from alpaca import claims\n"

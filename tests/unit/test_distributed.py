@@ -90,7 +90,7 @@ def test_a_lost_claim_ends_the_ranks() -> None:
 
 def test_ranks_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
     rank = (
-        "import os,sys,time,pathlib; from alpaca.runtime.distributed import _end_with_parent; _end_with_parent(); "
+        "import os,sys,time,pathlib; from alpaca.runtime.distributed import end_with_parent; end_with_parent(); "
         "pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)"
     )
     launcher = "import sys; from alpaca.runtime.distributed import launch_ranks; launch_ranks(sys.argv[1:], 1)"
