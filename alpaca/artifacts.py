@@ -6,7 +6,7 @@ provenance.json   git, packages, hardware, arguments, seconds, cost
 manifest.json     sha256 and size of each payload file
 _SUCCESS          written last, by rename; holds the manifest's sha256
 claim-*, log.txt, progress.json, work/   bookkeeping while the stage runs
-stopped.json      why it failed on a cluster; gone when it starts again
+stopped.json      why it failed on a cluster; gone when it starts again, or is finished in any other way
 """
 
 from __future__ import annotations
@@ -195,7 +195,8 @@ def publish(folder: Path, key: str, provenance: dict[str, Any], check: Callable[
 def clean(folder: Path) -> None:
     """Removes what only served the running of a stage that is finished."""
     shutil.rmtree(folder / "work", ignore_errors=True)
-    (folder / "progress.json").unlink(missing_ok=True)
+    for name in ("progress.json", STOPPED):
+        (folder / name).unlink(missing_ok=True)
 
 
 def content_digest(folder: Path) -> str:

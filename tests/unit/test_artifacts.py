@@ -167,9 +167,10 @@ def test_a_dead_earlier_start_on_this_host_is_succeeded_at_once(
 def test_what_a_failed_job_left_is_no_payload(tmp_path: Path) -> None:
     assert artifacts.stopped(tmp_path) == {}
     artifacts.write_json(tmp_path / artifacts.STOPPED, {"job": "1_0"})
+    assert artifacts.stopped(tmp_path) == {"job": "1_0"}
     artifacts.publish(tmp_path, "k", {}, lambda: None)
     assert artifacts.read_json(tmp_path / "manifest.json") == {}
-    assert artifacts.stopped(tmp_path) == {"job": "1_0"}
+    assert artifacts.stopped(tmp_path) == {}
     (tmp_path / artifacts.STOPPED).write_text("torn")
     assert artifacts.stopped(tmp_path) == {}
 
