@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "outputs"
+
+
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """A test that fails may leave workers behind; their stages end with them."""
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    STARTED.clear()
 
 
 @dataclass(kw_only=True)
@@ -101,7 +115,7 @@ class Job:
             "SLURM_JOB_NODELIST": "localhost", "SUBMITIT_EXECUTOR": "slurm",
         }  # fmt: skip
         path = f"{self.output.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-u", "-m", "alpaca.dispatch.slurm.worker", str(self.array_file)],
             env={**environment(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": path, **place}
             | self.variables,
@@ -110,6 +124,8 @@ class Job:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        STARTED.append(process)
+        return process
 
     def run(self, restart: int = 0) -> tuple[int, str]:
         """(exit status, what it said besides the log)."""
@@ -414,6 +430,29 @@ def test_a_rank_that_is_killed_is_named_in_the_log_and_in_the_word(pair: Job) ->
     assert f"error: {named}" in pair.log("train")
     assert named in pair.word("train")["error"]
     assert pair.calls() == []
+
+
+def test_srun_ending_the_others_of_a_dead_rank_is_no_reason_to_queue_again(pair: Job) -> None:
+    """srun sends SIGTERM to them while SLURM still says that the job is running."""
+    ranks = two(pair)
+    in_the_middle(pair, "train", ranks[0])
+    os.kill(only_child(ranks[1].pid), signal.SIGKILL)
+    assert ranks[1].wait(60) == 128 + signal.SIGKILL
+    ranks[0].terminate()
+    assert ranks[0].wait(60) != 0
+    assert pair.calls() == []
+    assert "rank 1 of 2" in pair.word("train")["error"]
+
+
+def test_a_rank_that_refuses_ends_the_others_before_they_have_met(pair: Job) -> None:
+    ranks = [pair.start(0, rank, 3) for rank in (0, 1)]
+    wait(lambda: list(pair.folder("train").glob("work/begun-*")))
+    os.kill(only_child(ranks[1].pid), signal.SIGKILL)
+    assert ranks[1].wait(60) == 128 + signal.SIGKILL
+    ranks[0].terminate()  # it waits for a third that never comes
+    assert ranks[0].wait(60) != 0
+    assert pair.calls() == []
+    assert pair.word("train")["error"].count("rank 1 of 3") == 1
 
 
 def test_a_rank_that_fails_alone_leaves_the_word_itself(pair: Job) -> None:

@@ -8,6 +8,7 @@ after SLURM's warning, and leaves word of a failure in the stage's stopped.json.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -143,11 +144,26 @@ class Worker:
             self._say_error(self._too_often())
             return self._failed(folder, start, UserError.exit_status)
         status = PreemptedError.exit_status if self.warnings.all else self._run(folder)
-        if status == 0 and self.task.rank:
-            self._linger(lambda: artifacts.is_finished(folder))  # srun may end a job when its first process ends
+        if status == 0 and self.task.rank:  # srun may end a job soon after its first process has ended
+            self._linger(lambda: artifacts.is_finished(folder) or self.warnings.all, math.inf)
+            status = PreemptedError.exit_status
         if artifacts.is_finished(folder):
             return 0
-        return self._asked(folder, start) if self.warnings.all else self._failed(folder, start, status or 1)
+        if self._was_asked(folder, status):
+            return self._asked(folder, start)
+        return self._failed(folder, start, status or UserError.exit_status)
+
+    def _was_asked(self, folder: Path, status: int) -> bool:
+        """Whether the stage stopped for a signal and did not fail.
+
+        After SLURM's warning whatever happens counts as that: ranks hear it one after the other, and lose each other.
+        A mere SIGTERM is also what srun sends when another rank has failed, which then has left word.
+        """
+        if self.task.rank and status not in (0, PreemptedError.exit_status):
+            self._linger(lambda: "SIGUSR2" in self.warnings.all, GATHER_SECONDS)  # this rank may be the last to hear
+        if "SIGUSR2" in self.warnings.all:
+            return True
+        return status == PreemptedError.exit_status and not self._is_mine(artifacts.stopped(folder))
 
     def _open_log(self, folder: Path) -> int:
         """Rank 0 speaks in the stage's log; the size of the log before this start."""
@@ -203,7 +219,7 @@ class Worker:
     def _asked(self, folder: Path, start: int) -> int:
         """After a signal that asks for a stop: rank 0 queues the job again, the others wait for the end."""
         if self.task.rank:
-            self._linger(lambda: artifacts.is_finished(folder))
+            self._linger(lambda: artifacts.is_finished(folder), WAIT_SECONDS)
             return PreemptedError.exit_status
         refusal = self._queue_again()
         if refusal and (self.array_file.parents[1] / "cancelled").exists():
@@ -211,16 +227,14 @@ class Worker:
         elif refusal:
             self._say_error(refusal)
             self._failed(folder, start, PreemptedError.exit_status)
+        else:
+            (folder / artifacts.STOPPED).unlink(missing_ok=True)  # of a rank that lost its partners
         return PreemptedError.exit_status
 
-    def _linger(self, over: Callable[[], bool]) -> None:
-        """Waits until it is over; once asked to stop, for some time at most, or until SIGTERM comes again."""
-        before, deadline = len(self.warnings.all), None
-        while not over():
-            if self.warnings.all and deadline is None:
-                deadline = time.monotonic() + WAIT_SECONDS
-            if "SIGTERM" in self.warnings.all[before:] or (deadline is not None and time.monotonic() > deadline):
-                return
+    def _linger(self, over: Callable[[], object], seconds: float) -> None:
+        """Waits until it is over, until SIGTERM comes (again), or so long."""
+        before, deadline = self.warnings.all.count("SIGTERM"), time.monotonic() + seconds
+        while not over() and self.warnings.all.count("SIGTERM") == before and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
 
     def _queue_again(self) -> str:
@@ -256,11 +270,7 @@ class Worker:
         text = f"rank {self.task.rank} of {self.task.tasks} on {self.task.host}: {_last_error(list(self.said))}"
         with suppress(OSError), (folder / "log.txt").open("a", encoding="utf-8") as log:
             log.write(f"error: {text}\n")
-        # Rank 0 loses its partner now and tells; where it cannot, since srun ends it first, the word is left here.
-        deadline = time.monotonic() + 5 * GATHER_SECONDS
-        while not self.warnings.all and time.monotonic() < deadline and not self._is_mine(artifacts.stopped(folder)):
-            time.sleep(POLL_SECONDS)
-        if not self.warnings.all and not self._is_mine(artifacts.stopped(folder)):
+        if not self._is_mine(artifacts.stopped(folder)):  # rank 0 adds to it, unless srun ends it before
             self._leave_word(folder, status, text)
         return status
 
