@@ -76,7 +76,7 @@ def test_a_question_is_one_graph_and_its_page_is_right(cluster: Cluster, tmp_pat
     assert there["points"] == expected["points"]
     for label in sweeps.digests(output):
         assert len(sweeps.starts(output, label)) == 1, label
-    assert cluster.run("squeue", "--noheader") == ""
+    sweeps.wait(lambda: cluster.run("squeue", "--noheader") == "", 30, "the queue is empty")
 
 
 def test_preempted_by_a_higher_partition(cluster: Cluster, reference: Path, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_cancelled_element_is_queued_again_by_retry(cluster: Cluster, referenc
     assert "queued" in sweeps.alpaca(output, "retry", name)
     equal_in_the_end(output, reference)
     assert [count for _, count in sweeps.starts(output, label)] == [0, 0]
-    assert cluster.run("squeue", "--noheader") == ""
+    sweeps.wait(lambda: cluster.run("squeue", "--noheader") == "", 30, "the queue is empty")
 
 
 def test_a_failed_element_stops_its_descendants_and_nothing_else(
@@ -277,7 +277,7 @@ def test_a_child_that_slurm_starts_after_a_lost_parent_refuses(
     ("override", "key", "words"),
     [
         ("cluster.partition=nowhere", "cluster.partition=nowhere", "invalid partition"),
-        ("cluster.cpus=500", "cluster.cpus=500", "CPU count"),
+        ("cluster.stages.train.cpus=500", "cluster.stages.train.cpus=500", "CPU count"),
         ("cluster.stages.train.memory_gib=4000", "cluster.stages.train.memory_gib=4000", "emory"),
         ("cluster.constraint=quantum", "cluster.constraint=quantum", "feature"),
         ("cluster.extra=[--no-such-option]", "cluster", "no-such-option"),
