@@ -2,7 +2,7 @@
 
     python benchmarks/slurm_queue.py [--quick]
 
-2 teachers x 5 sizes x 4 models x 5 seeds: 612 stages (2 sampled pools, 10 data sets, 200 trainings, 200 answered and 200
+2 teachers x 5 sizes x 4 models x 5 seeds: 612 stages (2 pools, 10 data sets, 200 trainings, 200 answered and 200
 scored evaluations). The cluster is SLURM's own daemons on this machine (tests/slurm/cluster.py), every node of it
 drained: what is measured is the queueing, not the stages. The peer in the same run is one sbatch for each stage, the
 same scripts without arrays, for a sample of the stages. --quick: 2 x 2 x 2 x 2 points, nothing else.

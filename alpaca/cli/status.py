@@ -30,6 +30,7 @@ COLOURS = {
     states.WAITING: "dim",
     states.FAILED: "red",
     states.LOST: "red",
+    states.UNKNOWN: "yellow",
     states.SKIPPED: "magenta",
     states.CANCELLED: "magenta",
     states.NOT_QUEUED: "dim",

@@ -17,6 +17,8 @@ from alpaca.errors import AlpacaError
 
 DONE, RUNNING, QUEUED, WAITING = "done", "running", "queued", "waiting"
 FAILED, SKIPPED, CANCELLED, LOST, NOT_QUEUED = "failed", "skipped", "cancelled", "lost", "not queued"
+UNKNOWN = "unknown"
+"""Queued once, not finished, and SLURM cannot be asked."""
 ENDED = (FAILED, SKIPPED, CANCELLED, LOST, NOT_QUEUED)
 """States that nothing will change unless somebody queues the stage again."""
 
@@ -139,7 +141,7 @@ def _ended(
     if job is not None:
         return StageState(stage=stage, state=FAILED, job=name, reason=_verdict(job), seconds=job.seconds)
     if queue.error:
-        return StageState(stage=stage, state=LOST, job=name, reason="SLURM cannot be asked, and nothing is finished")
+        return StageState(stage=stage, state=UNKNOWN, job=name, reason="SLURM cannot be asked")
     if (element.array.submission / "cancelled").exists():
         return StageState(stage=stage, state=CANCELLED, job=name)
     return StageState(stage=stage, state=LOST, job=name, reason="ended without a word; see its log")
