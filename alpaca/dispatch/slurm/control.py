@@ -10,6 +10,7 @@ from alpaca import artifacts
 from alpaca.dispatch.slurm import queue, records, states
 from alpaca.dispatch.slurm.queue import Job, Queue
 from alpaca.dispatch.slurm.records import Index, Submission
+from alpaca.errors import UserError
 
 AT_ONCE = 500  # arguments of one scancel
 
@@ -25,11 +26,12 @@ class Cancelled:
 def cancel(index: Index, submission: Submission) -> Cancelled:
     """Cancels the jobs of all submissions of this name, but for stages that a submission of another name needs.
 
-    The caller holds the queue (`submit.alone`).
+    The caller holds the queue (`submit.alone`). UserError, with nothing marked, where SLURM does not answer.
     """
     output = submission.output
     mine = [item for item in index.submissions if item.name == submission.name]
     seen = look(index, output)
+    _refuse_unheard(seen)
     needed = _needed(index, submission.name, output)
     found = Cancelled()
     for array in index.arrays:
@@ -45,6 +47,12 @@ def cancel(index: Index, submission: Submission) -> Cancelled:
     _scancel(found.jobs)
     queue.forget(output)
     return found
+
+
+def _refuse_unheard(seen: Queue) -> None:
+    """Where SLURM does not answer, no job would be found and all would seem well."""
+    if seen.error:
+        raise UserError(what=seen.error, where="cluster", remedy="nothing was cancelled; try again when SLURM answers")
 
 
 def _needed(index: Index, name: str, output: Path) -> set[str]:
@@ -68,6 +76,7 @@ def _waiting(submission: Submission, output: Path) -> bool:
 def reap(index: Index, output: Path, *, fresh: bool = True) -> list[Job]:
     """Cancels the jobs that can never start, since a parent failed or was cancelled; returns them."""
     seen = look(index, output, fresh=fresh)
+    _refuse_unheard(seen)
     doomed = [job for job in seen.jobs.values() if job.never]
     _scancel([job.id for job in doomed])
     if doomed:
