@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("logs", parents=[shared], help="what a stage said")
     one.add_argument("stage", help="its folder, or the digits of its key")
     one.add_argument("-f", "--follow", action="store_true", help="until the stage has ended")
-    one.add_argument("-n", "--lines", type=int, default=2000, help="at most so many of the last lines")
+    one.add_argument("-n", "--lines", type=_count, default=2000, help="at most so many of the last lines")
     one.set_defaults(run=logs.run)
 
     one = commands.add_parser("cancel", parents=[shared], help="takes the jobs of a sweep back")
@@ -62,7 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:  # a folder of somebody else, a full disk
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
     raise SystemExit(code)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of lines")
+    return int(text)
 
 
 def _existing(folder: Path) -> Path:

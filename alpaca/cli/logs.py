@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import math
 import sys
 import time
 from pathlib import Path
 
 from alpaca import artifacts
 from alpaca.checks.words import nearest
-from alpaca.dispatch.slurm import records, states
+from alpaca.cli import view
+from alpaca.dispatch.slurm import queue, records, states
 from alpaca.dispatch.slurm.records import Index
+from alpaca.dispatch.slurm.states import StageState
 from alpaca.errors import UserError
 
 POLL_SECONDS = 1.0
@@ -18,18 +22,42 @@ POLL_SECONDS = 1.0
 
 def run(given: argparse.Namespace) -> int:
     """Prints the log of one stage, and follows it with -f."""
-    label = find(given.output_dir, given.stage)
-    index = records.index(given.output_dir)
-    log = given.output_dir / label / "log.txt"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    print("\n".join(lines[-given.lines :]) if lines else f"{label} has said nothing yet: {_state(given, index, label)}")
+    output: Path = given.output_dir
+    label = find(output, given.stage)
+    tail = Tail(output / label / "log.txt")
+    lines = tail.more().splitlines(keepends=True)
+    sys.stdout.write("".join(_last(lines, given.lines)))
     if given.follow:
-        _follow(given, label, log)
-    for path in of_job(index, label):
+        _follow(output, label, tail)
+    elif not lines:
+        print(f"{label} has said nothing yet: {_word(state_of(output, label))}")
+    for path in of_job(records.index(output), label):
         text = path.read_text(encoding="utf-8", errors="replace").strip()
         if text:
-            print(f"== {path.name}, what SLURM's own programs said", *text.splitlines()[-given.lines :], sep="\n")
+            print(f"== {path.name}, what SLURM's own programs said", *_last(text.splitlines(), given.lines), sep="\n")
     return 0
+
+
+class Tail:
+    """A file that grows. `more` is what came since, without the first bytes of a character that is being written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.place = path, 0
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def more(self) -> str:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.place)
+                found = file.read()
+        except FileNotFoundError:
+            return ""
+        self.place += len(found)
+        return self.decoder.decode(found)
+
+
+def _last(lines: list[str], count: int) -> list[str]:
+    return lines[-count:] if count else []
 
 
 def find(output: Path, stage: str) -> str:
@@ -40,6 +68,7 @@ def find(output: Path, stage: str) -> str:
     path = Path(stage)
     if path.resolve().is_relative_to(output) and path.resolve() != output:
         stage = path.resolve().relative_to(output).as_posix()
+        stage = "/".join(Path(stage).parts[:2])  # also a file of the stage
     wanted = stage.strip("/")
     fitting = [label for label in known if wanted in (label, label.partition("/")[2], label.rpartition("-")[2])]
     if len(fitting) == 1:
@@ -57,33 +86,32 @@ def of_job(index: Index, label: str) -> list[Path]:
     return sorted((element.array.submission / "logs").glob(f"{element.job}_*_log.out"))
 
 
-def _state(given: argparse.Namespace, index: Index, label: str) -> str:
+def state_of(output: Path, label: str) -> StageState | None:
+    """What a stage does by SLURM's last word; None where it was never queued."""
+    index = records.index(output)
     element = index.latest.get(label)
     if element is None:
-        return "not queued"
+        return None
     submission = records.load(element.array.submission)
-    queue = states.observe(index, submission)
-    found = {each.stage.label: each for each in states.states(submission, index, queue)}
-    each = found.get(label)
-    return f"{each.state} {each.reason}".strip() if each else "unknown"
+    (found,) = view.views(index, output, [submission])
+    return next((each for each in found.rows if each.stage.label == label), None)
 
 
-def _follow(given: argparse.Namespace, label: str, log: Path) -> None:
+def _word(state: StageState | None) -> str:
+    return f"{state.state} {state.reason.partition(chr(10))[0]}".strip() if state else states.NOT_QUEUED
+
+
+def _follow(output: Path, label: str, tail: Tail) -> None:
     """New lines as they come, until the stage is done or its job has ended."""
-    place = log.stat().st_size if log.exists() else 0
-    asked = time.monotonic()
-    ended = False
+    asked, state, ended = -math.inf, None, False
     while not ended:
-        ended = artifacts.is_finished(log.parent)
-        if not ended and time.monotonic() - asked > 10:
-            asked = time.monotonic()
-            word = _state(given, records.index(given.output_dir), label)
-            ended = word.startswith(states.ENDED)
-        if log.exists() and log.stat().st_size > place:
-            with log.open(encoding="utf-8", errors="replace") as file:
-                file.seek(place)
-                sys.stdout.write(file.read())
-                place = file.tell()
-            sys.stdout.flush()
+        ended = artifacts.is_finished(output / label)
+        if not ended and time.monotonic() - asked > queue.PAUSE_SECONDS:
+            asked, state = time.monotonic(), state_of(output, label)
+            ended = state is None or state.state in states.ENDED
+        sys.stdout.write(tail.more())
+        sys.stdout.flush()
         if not ended:
             time.sleep(POLL_SECONDS)
+    if not artifacts.is_finished(output / label):
+        print(f"== {label}: {_word(state)}")

@@ -9,6 +9,7 @@ import time
 from rich.console import Console
 
 from alpaca import artifacts
+from alpaca.cli import view
 from alpaca.dispatch.slurm import control, enqueue, records, states, submit
 from alpaca.dispatch.slurm.graph import Stage
 from alpaca.dispatch.slurm.records import Submission
@@ -22,17 +23,23 @@ def _tell(text: str) -> None:
 def cancel(given: argparse.Namespace) -> int:
     """Takes back the jobs of all submissions of a name."""
     submission = records.chosen(records.index(given.output_dir), given.sweep)
-    if not given.yes and sys.stdin.isatty():
-        answer = input(f"cancel the jobs of {submission.name}? What is done is kept. [y/N] ")
-        if answer.strip().lower() not in ("y", "yes"):
-            print("nothing was cancelled")
-            return 1
+    question = f"cancel the jobs of {submission.name}? What is done is kept. [y/N] "
+    if not given.yes and sys.stdin.isatty() and not _agreed(question):
+        print("nothing was cancelled")
+        return 1
     with submit.alone(given.output_dir, _tell):
         found = control.cancel(records.index(given.output_dir), submission)
     print(f"{len(found.jobs)} jobs cancelled; what is done is kept")
     if found.kept:
         print(f"kept, since another sweep waits for it: {', '.join(sorted(set(found.kept)))}")
     return 0
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def retry(given: argparse.Namespace) -> int:
@@ -53,18 +60,43 @@ def retry(given: argparse.Namespace) -> int:
 
     with submit.alone(before.output, _tell):
         wanted = _failed(before) if given.failed else None
+        _refuse_removed(before, wanted)
         outcome = submit.submit(
             make, before.output, before.stages, lambda stage: wanted is None or stage.label in wanted
         )
     if not outcome.queued:
-        done = all(artifacts.is_finished(before.output / stage.label) for stage in before.stages)
-        raise UserError(
-            what="nothing to queue: " + ("every stage is done" if done else "what is missing is on its way"),
-            where=before.name,
-            remedy=f"see python -m alpaca status {before.name}",
-        )
+        raise _nothing(before, outcome, failed_only=given.failed)
     enqueue.show(outcome, before.name, before.output, time.monotonic() - started, Console(highlight=False))
     return 0
+
+
+def _refuse_removed(submission: Submission, wanted: set[str] | None) -> None:
+    """A job without its code or its stage's configuration would only fail. wanted: labels, None: all."""
+    output = submission.output
+    labels = [stage.label for stage in submission.stages if wanted is None or stage.label in wanted]
+    left = [label for label in labels if not artifacts.is_finished(output / label)]
+    needed = [submission.code, *(f"{label}/stage.json" for label in left)] if left else []
+    gone = [path for path in needed if not (output / path).exists()]
+    if gone:
+        raise UserError(
+            what="removed since it was queued, so that it cannot be queued again as it was",
+            where=", ".join(gone[:5]) + (f" and {len(gone) - 5} more" if len(gone) > 5 else ""),
+            remedy=f"give the launch again, which freezes it anew: {submission.command}",
+        )
+
+
+def _nothing(submission: Submission, outcome: submit.Outcome, *, failed_only: bool) -> UserError:
+    """Why there is nothing to queue."""
+    name, where = submission.name, view.where(submission.output)
+    if outcome.finished == len(submission.stages):
+        word, remedy = "every stage is done", f"for a new page: {submission.command}"
+    elif outcome.finished + outcome.adopted == len(submission.stages):
+        word, remedy = "what is missing is on its way", f"see python -m alpaca status {name}{where}"
+    elif failed_only:
+        word, remedy = "nothing failed", f"python -m alpaca retry {name}{where} queues all that is missing"
+    else:
+        word, remedy = "what is missing waits for stages that are neither done nor queued", submission.command
+    return UserError(what=f"nothing to queue: {word}", where=name, remedy=remedy)
 
 
 def _failed(submission: Submission) -> set[str]:

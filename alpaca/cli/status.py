@@ -6,20 +6,18 @@ import argparse
 import json
 import time
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import nullcontext
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from alpaca import artifacts
+from alpaca.cli import view
+from alpaca.cli.view import View
 from alpaca.dispatch.slurm import records, states
-from alpaca.dispatch.slurm.queue import Queue
 from alpaca.dispatch.slurm.records import Index, Submission
 from alpaca.dispatch.slurm.states import StageState
-from alpaca.errors import UserError
 
 MOST_ROWS = 60
 REDRAW_SECONDS = 2.0
@@ -37,43 +35,18 @@ COLOURS = {
 }
 
 
-@dataclass(kw_only=True, slots=True)
-class View:
-    """One sweep at one moment."""
-
-    submission: Submission
-    stages: list[StageState]
-    page: str
-    """State of the page: done, waiting, running or gone."""
-    queue: Queue
-
-    @property
-    def counts(self) -> Counter[str]:
-        return Counter(each.state for each in self.stages)
-
-    @property
-    def moving(self) -> bool:
-        """Whether anything may still change by itself."""
-        return any(each.state not in (states.DONE, *states.ENDED) for each in self.stages) or self.page in (
-            states.WAITING,
-            states.RUNNING,
-        )
-
-    @property
-    def complete(self) -> bool:
-        return all(each.state == states.DONE for each in self.stages)
-
-
 def run(given: argparse.Namespace) -> int:
-    """Prints it once, or until everything has ended; status 1 when watched stages failed."""
+    """Prints it once, or until everything has ended; status 1 when watched stages or their page failed."""
     out = _console()
+    if given.watch and not given.json:
+        return _watch(given, out)
+    index = records.index(given.output_dir)
+    found = view.views(index, given.output_dir, _chosen(given, index))
     if given.json:
-        print(json.dumps([_plain(view) for view in views(given)], indent=1))
-        return 0
-    if not given.watch:
-        out.print(_shown(views(given), given))
-        return 0
-    return _watch(given, out)
+        print(json.dumps([_plain(each) for each in found], indent=1))
+    else:
+        out.print(_shown(found, given))
+    return 0
 
 
 def _console() -> Console:
@@ -81,62 +54,35 @@ def _console() -> Console:
     return found if found.is_terminal else Console(highlight=False, width=160)
 
 
-def views(given: argparse.Namespace) -> list[View]:
-    """The sweeps asked for, newest first."""
-    index = records.index(given.output_dir)
-    if given.sweep:
-        return [view(index, records.chosen(index, given.sweep))]
-    latest = {item.name: item for item in index.submissions}
-    if not latest:
-        raise UserError(
-            what="nothing was queued in this folder yet",
-            where=str(given.output_dir),
-            remedy="python launch.py ... cluster=slurm, or name the launch's output_dir with --output-dir",
-        )
-    newest = sorted(latest.values(), key=lambda item: item.created, reverse=True)
-    left = [item for item in newest if not _finished(item)]
-    done = [item for item in newest if _finished(item)]
-    return [view(index, item) for item in (*left, *(done if given.all else done[:1]))]
+def _shown(found: list[View], given: argparse.Namespace, most: int = MOST_ROWS) -> Group:
+    return Group(*(part for each in found for part in _parts(each, most=None if given.all else most)))
 
 
-def _finished(submission: Submission) -> bool:
-    output, folder = submission.output, str(submission.report.get("folder", ""))
-    stages = all(artifacts.is_finished(output / stage.label) for stage in submission.stages)
-    return stages and artifacts.is_finished(output / folder)
-
-
-def view(index: Index, submission: Submission) -> View:
-    """One sweep now."""
-    queue = states.observe(index, submission)
-    found = states.states(submission, index, queue)
-    return View(submission=submission, stages=found, page=_page(index, submission, queue), queue=queue)
-
-
-def _page(index: Index, submission: Submission, queue: Queue) -> str:
-    folder = str(submission.report.get("folder", ""))
-    element = index.latest.get(folder)
-    job = queue.jobs.get(element.job) if element and element.job else None
-    if job is not None and job.live and not job.never:
-        return states.WAITING if job.state == "PENDING" else states.RUNNING
-    return states.DONE if artifacts.is_finished(submission.output / folder) else "none"
-
-
-def _shown(found: list[View], given: argparse.Namespace) -> Group:
-    return Group(*(part for each in found for part in _parts(each, given)))
-
-
-def _parts(each: View, given: argparse.Namespace) -> list[Table | str]:
-    counts = ", ".join(f"{count} {name}" for name, count in each.counts.most_common())
-    asked = f"SLURM asked {states.age(each.queue):.0f} s ago"
-    notes = [f"[red]{escape(each.queue.error)}[/]"] if each.queue.error else []
-    notes += ["no accounting here: ended jobs are known by what they left"] if not each.queue.accounting else []
-    cancelled = ", cancelled" if each.submission.cancelled and not each.complete else ""
-    head = f"[bold]{escape(each.submission.name)}[/]  queued {each.submission.created[:19]} UTC{cancelled}: {counts}"
-    full = given.all or len(each.stages) <= MOST_ROWS
+def _parts(each: View, most: int | None) -> list[Table | str]:
+    """most: rows that may be shown, None: all. Above that sums by kind, and rows for what runs and what failed."""
+    full = most is None or len(each.stages) <= most
     rows = each.stages if full else [item for item in each.stages if item.state in _NOTABLE]
-    table = [_table(rows)] if rows else []
+    shown = rows[:most]
     summed = [] if full else [_summed(each.stages)]
-    return [f"{head}  ({asked})", *notes, *summed, *table, *_next(each), ""]
+    table = [_table([*shown, *([each.page] if each.page else [])])]
+    more = [f"[dim]and {len(rows) - len(shown)} more (--all shows them)[/]"] if len(rows) > len(shown) else []
+    return [_head(each), *_notes(each), *summed, *table, *more, *_next(each), ""]
+
+
+def _head(each: View) -> str:
+    counts = ", ".join(f"{count} {name}" for name, count in each.counts.most_common() if name != states.DONE)
+    told = f"{each.counts[states.DONE]}/{len(each.stages)} done" + (f", {counts}" if counts else "")
+    when = each.submission.created[:19].replace("T", " ")
+    cancelled = ", cancelled" if each.submission.cancelled and not each.complete else ""
+    asked = f"  (SLURM asked {states.age(each.queue):.0f} s ago)" if each.asked else ""
+    return f"[bold]{escape(each.submission.name)}[/]  queued {when} UTC{cancelled}: {told}{asked}"
+
+
+def _notes(each: View) -> list[str]:
+    if not each.asked:
+        return []
+    notes = [f"[red]{escape(each.queue.error)}[/]"] if each.queue.error else []
+    return notes + ([] if each.queue.accounting else ["no accounting here: ended jobs are known by what they left"])
 
 
 _NOTABLE = (states.RUNNING, states.FAILED, states.LOST)
@@ -160,10 +106,13 @@ def _columns(*names: str) -> Table:
 def _table(stages: list[StageState]) -> Table:
     table = _columns("stage", "state", "job", "time", "what")
     for each in stages:
-        colour = COLOURS[each.state]
-        state = f"[{colour}]{each.state}[/]"
-        table.add_row(each.stage.label, state, each.job, _clock(each.seconds), escape(_what(each)))
+        state = f"[{COLOURS[each.state]}]{each.state}[/]"
+        table.add_row(_name(each), state, each.job, _clock(each.seconds), escape(_what(each)))
     return table
+
+
+def _name(each: StageState) -> str:
+    return "report" if each.stage.role == "report" else each.stage.label
 
 
 def _what(each: StageState) -> str:
@@ -183,35 +132,34 @@ def _clock(seconds: float | None) -> str:
 
 
 def _next(each: View) -> list[str]:
-    name, counts = each.submission.name, each.counts
-    page = each.submission.output / str(each.submission.report.get("folder", "")) / "report.html"
+    """What to do next."""
+    submission, where = each.submission, view.where(each.submission.output)
     failed = [item.stage.label for item in each.stages if item.state in (states.FAILED, states.LOST)]
+    ended = any(item.state in states.ENDED for item in each.stages)
     never = any(item.state == states.SKIPPED and item.job and "reap" in item.reason for item in each.stages)
-    lines = [f"why: python -m alpaca logs {failed[0]}"] if failed else []
-    if never:
-        lines.append("some jobs can never start: python -m alpaca reap removes them")
-    if any(counts[state] for state in states.ENDED) and not each.submission.cancelled:
-        lines.append(f"queue again what is not done: python -m alpaca retry {name}")
-    if page.exists():
-        lines.append(f"report: {_short(page)}")
-    if each.page in (states.WAITING, states.RUNNING):
-        lines.append(f"the report's job is {each.page}")
+    page, file = each.page, view.page_file(submission)
+    lines = [f"why: python -m alpaca logs {failed[0]}{where}"] if failed else []
+    lines += [f"some jobs can never start: python -m alpaca reap{where} removes them"] if never else []
+    lines += [f"queue again what is not done: python -m alpaca retry {submission.name}{where}"] if ended else []
+    if page and page.state in states.ENDED and not ended and not each.moving:
+        lines.append(f"make the report: {submission.command}")
+    if page and file.exists():
+        older = "" if page.state == states.DONE else " (older than the stages)"
+        lines.append(f"report: {view.short(file)}{older}")
     return [escape(line) for line in lines]
-
-
-def _short(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _watch(given: argparse.Namespace, out: Console) -> int:
     """Until nothing moves. Without a terminal one line for each change."""
-    told: dict[str, str] = {}
+    told: dict[tuple[str, str], str] = {}
     live = Live(console=out, auto_refresh=False) if out.is_terminal else None
-    with live or _Nothing():
+    # What finishes meanwhile stays in sight.
+    names = [given.sweep or item.name for item in _chosen(given, records.index(given.output_dir))]
+    with live or nullcontext():
         while True:
-            found = views(given)
+            found = _named(given, names)
             if live:
-                live.update(_shown(found, given), refresh=True)
+                live.update(_shown(found, given, _fitting(out, len(found))), refresh=True)
             else:
                 _tell_changes(found, told, out)
             if not any(each.moving for each in found):
@@ -222,27 +170,40 @@ def _watch(given: argparse.Namespace, out: Console) -> int:
     return 0 if all(each.complete for each in found) else 1
 
 
-class _Nothing:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
+def _chosen(given: argparse.Namespace, index: Index) -> list[Submission]:
+    return view.chosen(index, given.output_dir, given.sweep, every=given.all)
 
 
-def _tell_changes(found: list[View], told: dict[str, str], out: Console) -> None:
+def _named(given: argparse.Namespace, names: list[str]) -> list[View]:
+    index = records.index(given.output_dir)
+    return view.views(index, given.output_dir, [records.chosen(index, name) for name in names])
+
+
+def _fitting(out: Console, count: int) -> int:
+    """Rows of each of so many sweeps for which the terminal is high enough."""
+    return min(MOST_ROWS, max(5, out.height // count - 9))
+
+
+_STILL = (states.WAITING, states.QUEUED)
+
+
+def _tell_changes(found: list[View], told: dict[tuple[str, str], str], out: Console) -> None:
+    """Nothing of what has only waited so far."""
     for each in found:
-        for item in each.stages:
-            if told.get(item.stage.label) != item.state and item.state not in (states.WAITING, states.QUEUED):
-                out.print(f"{item.state:<9} {item.stage.label} {item.job} {_what(item)}", markup=False, soft_wrap=True)
-            told[item.stage.label] = item.state
+        for item in each.rows:
+            place = (each.submission.name, item.stage.label)
+            before = told.get(place, states.WAITING)
+            if before != item.state and not (before in _STILL and item.state in _STILL):
+                text = f"{item.state:<9} {_name(item)} {item.job} {_what(item)}"
+                out.print(text.rstrip(), markup=False, soft_wrap=True)
+            told[place] = item.state
 
 
 def _plain(each: View) -> dict[str, object]:
     return {
         "name": each.submission.name,
         "created": each.submission.created,
-        "page": each.page,
+        "page": each.page.state if each.page else "none",
         "error": each.queue.error,
         "stages": [
             {
