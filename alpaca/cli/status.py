@@ -144,7 +144,7 @@ def _next(each: View) -> list[str]:
     if page and page.state in states.ENDED and not ended and not each.moving:
         lines.append(f"make the report: {submission.command}")
     if page and file.exists():
-        older = "" if page.state == states.DONE else " (older than the stages)"
+        older = "" if page.state == states.DONE else " (of an earlier moment)"
         lines.append(f"report: {view.short(file)}{older}")
     return [escape(line) for line in lines]
 

@@ -83,7 +83,7 @@ def observe(index: Index, output: Path) -> Queue:
     names = {
         element.array.name
         for label, element in index.latest.items()
-        if not (page_stands(pages[label]) if label in pages else artifacts.is_finished(output / label))
+        if not (_finished(pages[label]) if label in pages else artifacts.is_finished(output / label))
     }
     seen = queue.look(output, sorted(names))
     states.adopt(index.arrays, seen)
@@ -136,14 +136,17 @@ def _page(index: Index, submission: Submission, seen: Queue) -> StageState:
     """The page as if it were a stage after all others; an old one does not count while it is to be made anew."""
     label, output = _folder(submission), submission.output
     stage = Stage(label=label, role="report", parents=tuple(each.label for each in submission.stages))
-    if page_stands(submission):
+    if _finished(submission):
         return StageState(stage=stage, state=states.DONE)
     if not artifacts.is_finished(output / label):
         return states.states(dataclasses.replace(submission, stages=[stage]), index, seen)[0]
     element = index.latest.get(label)
     job = seen.jobs.get(element.job) if element and element.job else None
     if job and job.live:
-        state = states.QUEUED if job.state == "PENDING" else states.RUNNING
-        return StageState(stage=stage, state=state, job=job.id, reason=job.reason)
+        waits = states.WAITING if job.reason == "Dependency" else states.QUEUED
+        state = waits if job.state == "PENDING" else states.RUNNING
+        return StageState(stage=stage, state=state, job=job.id, reason="to be made anew")
+    if page_stands(submission):
+        return StageState(stage=stage, state=states.DONE)
     state = states.UNKNOWN if seen.error else states.NOT_QUEUED
     return StageState(stage=stage, state=state, reason="the one that is there is older than its stages")

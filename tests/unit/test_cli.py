@@ -331,12 +331,24 @@ def test_a_report_of_fewer_stages_than_are_done_is_not_the_last_word(folder: Fol
     _, queued = chain(folder)
     folder.page(CURATE)
     folder.finish(*CHAIN)
-    folder.says(queued[2], 0, "PENDING", "Dependency")
+    folder.says(queued[2], 0, "PENDING", "Priority")
     assert json.loads(run("status", NAME, "--json")[1])[0]["page"] == "queued"
     folder.says(queued[2], 0, "COMPLETED")
     forget(folder)
     assert json.loads(run("status", NAME, "--json")[1])[0]["page"] != "done"
     assert f"python launch.py sweep={NAME}" in run("status", NAME)[1]
+
+
+def test_a_report_that_will_be_made_anew_is_not_done(folder: Folder, run: Run) -> None:
+    _, queued = chain(folder)
+    waiting(folder, queued)
+    folder.page(CURATE)
+    assert json.loads(run("status", NAME, "--json")[1])[0]["page"] == "waiting"
+    folder.finish(*CHAIN)
+    assert json.loads(run("status", NAME, "--json")[1])[0]["page"] == "waiting"
+    folder.page(*CHAIN)
+    assert json.loads(run("status", NAME, "--json")[1])[0]["page"] == "done"
+    assert len(folder.calls("squeue")) == 1
 
 
 def test_without_a_name_all_that_has_something_left_newest_first_and_the_last_finished(
