@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 
-from hydra.core.config_store import ConfigStore
-
 from alpaca import config, teachers
 
 VARIANTS: dict[str, dict[str, type]] = {
@@ -44,6 +42,8 @@ SINGLE: dict[str, type] = {
 @functools.cache
 def register() -> None:
     """Puts every schema into Hydra's store below `schema/`, where the YAML files of conf/ pick them up."""
+    from hydra.core.config_store import ConfigStore  # a worker reads the table without Hydra
+
     store = ConfigStore.instance()
     # Hydra copies the whole store for every question about a group, a hundred times for one --help. Nodes are copied
     # again when they are loaded, so the store itself can be shared.

@@ -47,22 +47,11 @@ def retry(given: argparse.Namespace) -> int:
     before = records.chosen(records.index(given.output_dir), given.sweep)
     started = time.monotonic()
 
-    def make() -> Submission:
-        return records.create(
-            before.output,
-            name=before.name,
-            command=before.command,
-            cluster=before.cluster,
-            code=before.code,
-            stages=before.stages,
-            report=before.report,
-        )
-
-    with submit.alone(before.output, _tell):
+    with submit.alone(before.output, _tell) as claim:
         wanted = _failed(before) if given.failed else None
         _refuse_removed(before, wanted)
         outcome = submit.submit(
-            make, before.output, before.stages, lambda stage: wanted is None or stage.label in wanted
+            before, before.output, claim, wanted=lambda stage: wanted is None or stage.label in wanted
         )
     if not outcome.queued:
         raise _nothing(before, outcome, failed_only=given.failed)
@@ -102,7 +91,7 @@ def _nothing(submission: Submission, outcome: submit.Outcome, *, failed_only: bo
 def _failed(submission: Submission) -> set[str]:
     """What failed or was lost, and what was skipped for it."""
     index = records.index(submission.output)
-    found = states.states(submission, index, states.observe(index, submission, fresh=True))
+    found = states.states(submission, index, states.observe(index, submission.output, fresh=True))
     wanted: set[str] = set()
     by_label: dict[str, Stage] = {stage.label: stage for stage in submission.stages}
     for each in found:
@@ -116,7 +105,9 @@ def _failed(submission: Submission) -> set[str]:
 def reap(given: argparse.Namespace) -> int:
     """Removes jobs that wait for something that failed."""
     with submit.alone(given.output_dir, _tell):
-        jobs = control.reap(records.index(given.output_dir), given.output_dir)
-    names = ": " + ", ".join(job.id for job in jobs) if jobs else ""
-    print(f"{len(jobs)} jobs removed that could never start{names}")
+        removed, others = control.reap(records.index(given.output_dir), given.output_dir)
+    names = ": " + ", ".join(job.id for job in removed) if removed else ""
+    print(f"{len(removed)} jobs removed that could never start{names}")
+    if others:
+        print("left to their users: " + ", ".join(f"{job.id} ({job.user})" for job in others))
     return 0

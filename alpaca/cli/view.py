@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from alpaca import artifacts
-from alpaca.dispatch.slurm import queue, records, states
+from alpaca.dispatch.slurm import records, states
 from alpaca.dispatch.slurm.graph import Stage
 from alpaca.dispatch.slurm.queue import Queue
 from alpaca.dispatch.slurm.records import Index, Submission
 from alpaca.dispatch.slurm.states import StageState
-from alpaca.errors import AlpacaError, UserError
+from alpaca.errors import UserError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,48 +61,19 @@ def chosen(index: Index, output: Path, name: str | None, *, every: bool) -> list
             remedy="python launch.py ... cluster=slurm, or name the launch's output_dir with --output-dir",
         )
     newest = sorted(latest.values(), key=lambda item: item.created, reverse=True)
-    finished = {item.name: _finished(item) for item in newest}
+    finished = {item.name: states.is_complete(item) for item in newest}
     done = [item for item in newest if finished[item.name]]
     return [item for item in newest if not finished[item.name]] + (done if every else done[:1])
 
 
 def views(index: Index, output: Path, submissions: list[Submission]) -> list[View]:
     """These sweeps now, by one question to SLURM."""
-    seen = observe(index, output)
+    seen = states.observe(index, output)
     return [_view(index, item, seen) for item in submissions]
 
 
-def observe(index: Index, output: Path) -> Queue:
-    """What SLURM says of everything unfinished in this folder.
-
-    Always of the whole folder: answers about a part would push each other out of the cache, and every command would
-    ask SLURM anew.
-    """
-    pages = {folder: item for item in index.submissions if (folder := _folder(item))}
-    names = {
-        element.array.name
-        for label, element in index.latest.items()
-        if not (_finished(pages[label]) if label in pages else artifacts.is_finished(output / label))
-    }
-    seen = queue.look(output, sorted(names))
-    states.adopt(index.arrays, seen)
-    return seen
-
-
-def page_stands(submission: Submission) -> bool:
-    """Whether the page shows every stage that is done: after a retry the earlier one is there first."""
-    folder = submission.output / _folder(submission)
-    if not artifacts.is_finished(folder):
-        return False
-    with suppress(OSError, AlpacaError, KeyError):
-        shown = set(artifacts.read_json(folder / "stage.json")["parents"])
-        labels = submission.report.get("labels", [])
-        return shown >= {label for label in labels if artifacts.is_finished(submission.output / label)}
-    return False
-
-
 def page_file(submission: Submission) -> Path:
-    return submission.output / _folder(submission) / "report.html"
+    return submission.output / submission.page / "report.html"
 
 
 def where(output: Path) -> str:
@@ -116,27 +86,18 @@ def short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _folder(submission: Submission) -> str:
-    return str(submission.report.get("folder", ""))
-
-
-def _finished(submission: Submission) -> bool:
-    stages = all(artifacts.is_finished(submission.output / stage.label) for stage in submission.stages)
-    return stages and (not _folder(submission) or page_stands(submission))
-
-
 def _view(index: Index, submission: Submission, seen: Queue) -> View:
     found = states.states(submission, index, seen)
-    page = _page(index, submission, seen) if _folder(submission) else None
+    page = _page(index, submission, seen) if submission.page else None
     asked = any(each.state != states.DONE for each in (*found, *([page] if page else [])))
     return View(submission=submission, stages=found, page=page, queue=seen, asked=asked)
 
 
 def _page(index: Index, submission: Submission, seen: Queue) -> StageState:
     """The page as if it were a stage after all others; an old one does not count while it is to be made anew."""
-    label, output = _folder(submission), submission.output
+    label, output = submission.page, submission.output
     stage = Stage(label=label, role="report", parents=tuple(each.label for each in submission.stages))
-    if _finished(submission):
+    if states.is_complete(submission):
         return StageState(stage=stage, state=states.DONE)
     if not artifacts.is_finished(output / label):
         return states.states(dataclasses.replace(submission, stages=[stage]), index, seen)[0]
@@ -146,7 +107,7 @@ def _page(index: Index, submission: Submission, seen: Queue) -> StageState:
         waits = states.WAITING if job.reason == "Dependency" else states.QUEUED
         state = waits if job.state == "PENDING" else states.RUNNING
         return StageState(stage=stage, state=state, job=job.id, reason="to be made anew")
-    if page_stands(submission):
+    if states.page_stands(submission):
         return StageState(stage=stage, state=states.DONE)
     state = states.UNKNOWN if seen.error else states.NOT_QUEUED
     return StageState(stage=stage, state=state, reason="the one that is there is older than its stages")

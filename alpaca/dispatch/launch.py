@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -43,9 +44,10 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     for text in (*_beyond_bounds(session), *without_effect(sweep, session)):
         out.print(f"note: {text}", markup=False)
     prepare.verify_cached(session)
-    prepare.freeze_stages(session)
+    freeze = functools.partial(prepare.freeze_stages, session)
     if on_slurm and not _is_done(session):
-        return enqueue.enqueue(session, page_record(sweep, session, overrides), out)
+        return enqueue.enqueue(session, page_record(sweep, session, overrides), freeze, out)
+    freeze()
     outcome = _run_stages(session, out)
     prepare.verify_cached(session)
     if not _has_results(session):

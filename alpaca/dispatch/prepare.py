@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,14 +111,14 @@ def _forecast(session: Session, node: Node) -> dict[str, Any]:
     return {"forecast": training.recorded(node, session.plan, session.output, session.run.cluster.threads)}
 
 
-def freeze_stages(session: Session) -> None:
-    """Freezes every stage that is not finished, before any of them starts."""
+def freeze_stages(session: Session, keep: Collection[str] = ()) -> None:
+    """Freezes every stage that is not finished, before any of them starts. keep: labels of those queued as they are."""
     for key, node in session.plan.nodes.items():
         folder = session.folders[key]
         if artifacts.is_finished(folder):
             if (folder / "work").exists() and not claims.holder(folder):  # killed between the marker and the clean-up
                 artifacts.clean(folder)
-        else:
+        elif session.label(key) not in keep:
             freeze(
                 session,
                 node,

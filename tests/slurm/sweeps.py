@@ -57,7 +57,7 @@ def newest(output: Path) -> tuple[Index, Submission]:
 def known_states(output: Path) -> dict[str, str]:
     """Label -> state, by SLURM's word of now."""
     index, submission = newest(output)
-    queue = states.observe(index, submission, fresh=True)
+    queue = states.observe(index, output, fresh=True)
     return {each.stage.label: each.state for each in states.states(submission, index, queue)}
 
 

@@ -273,14 +273,20 @@ def test_after_a_mere_sigterm_only_a_running_job_is_queued_again(
     assert "a checkpoint of that step is saved" in job.log("train")
 
 
-def test_a_stage_that_our_own_command_cancelled_has_not_failed(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_stage_that_our_own_command_cancelled_has_not_failed(
+    finished: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Nor does it queue itself again, if it was just being saved for another reason."""
     job = Job.of(finished, tmp_path, "train", state="COMPLETING")
     process = job.start()
     in_the_middle(job, "train", process)
-    (job.array_file.parents[1] / "cancelled").touch()
-    process.send_signal(signal.SIGTERM)
+    (job.array_file.parents[1] / "cancelled").write_text("123_3\n123_4\n")
+    process.send_signal(number)
     assert process.wait(60) == 75
     assert job.word("train") == {}
+    assert job.calls() == []
+    assert job.log("train").endswith("cancelled\n")
 
 
 def test_when_slurm_refuses_to_requeue_its_words_are_kept(finished: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +14,33 @@ from rich.table import Table
 
 from alpaca.config import SlurmCluster, TrainConfig
 from alpaca.dispatch.prepare import Session
-from alpaca.dispatch.slurm import records, submit
+from alpaca.dispatch.slurm import submit
 from alpaca.dispatch.slurm.graph import Stage
-from alpaca.dispatch.slurm.records import Submission
+from alpaca.dispatch.slurm.records import Draft
 from alpaca.dispatch.slurm.resources import Asked
 
 
-def enqueue(session: Session, report: dict[str, Any], out: Console) -> int:
-    """Queues what is missing and says how to follow it; everything is frozen already."""
+def enqueue(
+    session: Session, report: dict[str, Any], freeze: Callable[[Collection[str]], None], out: Console
+) -> int:
+    """Queues what is missing and says how to follow it.
+
+    report: what the page is made from; freeze: is given the labels of stages on their way and freezes the others.
+    """
     started = time.monotonic()
     cluster = session.run.cluster
     assert isinstance(cluster, SlurmCluster)
-    stages = stages_of(session)
-    name = session.group or Path(report["folder"]).name
-
-    def make() -> Submission:
-        return records.create(
-            session.output,
-            name=name,
-            command=shlex.join(["python", *sys.argv]),
-            cluster=cluster,
-            code=report["extra"]["code"],
-            stages=stages,
-            report=report,
-        )
-
-    with submit.alone(session.output, lambda text: out.print(text, markup=False)):
-        outcome = submit.submit(make, session.output, stages)
-    show(outcome, name, session.output, time.monotonic() - started, out)
+    draft = Draft(
+        name=session.group or Path(report["folder"]).name,
+        command=shlex.join(["python", *sys.argv]),
+        cluster=cluster,
+        code=report["extra"]["code"],
+        stages=stages_of(session),
+        report={} if session.run.until == "sample" else report,  # a raw pool has nothing to show
+    )
+    with submit.alone(session.output, lambda text: out.print(text, markup=False)) as claim:
+        outcome = submit.submit(draft, session.output, claim, freeze=freeze)
+    show(outcome, draft.name, session.output, time.monotonic() - started, out)
     return 0
 
 
@@ -64,6 +64,8 @@ def show(outcome: submit.Outcome, name: str, output: Path, seconds: float, out: 
         out.print(_table(outcome))
     count = sum(len(labels) for record, array, _ in outcome.queued if array for labels in record.units.values())
     told = [f"{count} stages queued in {outcome.calls} job arrays in {seconds:.1f} s"]
+    if outcome.queued and not count:
+        told = [f"only the report is queued ({seconds:.1f} s), behind what is on its way"]
     told += [f"{outcome.finished} found finished"] if outcome.finished else []
     told += [f"{outcome.adopted} queued or running already"] if outcome.adopted else []
     told += [f"{len(outcome.again)} of them failed before"] if outcome.again else []

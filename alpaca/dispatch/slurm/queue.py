@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +21,8 @@ from alpaca.errors import AlpacaError, UserError
 
 PAUSE_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
+LONGEST = 100_000
+"""Characters of one argument: the system refuses 128 KiB."""
 LIVE = {
     "PENDING",
     "RUNNING",
@@ -75,65 +77,89 @@ class Queue:
         return next((job.id.partition("_")[0] for job in self.jobs.values() if job.name == name), None)
 
 
-def look(output: Path, names: Collection[str], *, fresh: bool = False, history: bool = True) -> Queue:
-    """What SLURM says of the arrays of these names; no call at all for no names. history: ask sacct too."""
+_heard: dict[Path, dict[str, Any]] = {}
+"""The last answers of this process, for folders of somebody else where they cannot be left."""
+
+
+def look(output: Path, wanted: Mapping[str, Collection[int]], *, fresh: bool = False, history: bool = True) -> Queue:
+    """What SLURM says of these arrays; no call at all where nothing is wanted.
+
+    wanted: name of an array -> the elements of which something should be known. history: ask sacct for those of them
+    that squeue has forgotten.
+    """
     path = output / FOLDER / ".seen.json"
-    if not names:
+    if not wanted:
         return Queue(asked=time.time())
-    known = None if fresh else _cached(path, names)
+    known = None if fresh else _cached(path, wanted)
     if known is not None:
         return known
-    queue = _ask_squeue(names)
-    ended = set(names) - {job.name for job in queue.jobs.values()}
+    queue = _ask_squeue(wanted)
+    ended = _forgotten(queue, wanted)
     if history and ended and not queue.error:
         _ask_sacct(queue, ended)
-    with suppress(OSError):  # a folder of somebody else, that may only be looked at
-        write_json(path, {**asdict(queue), "names": sorted(names), "history": history})
+    _heard[path] = {**asdict(queue), "names": sorted(wanted), "history": history}
+    with suppress(OSError):  # a folder that may only be looked at
+        write_json(path, _heard[path])
     return queue
 
 
 def forget(output: Path) -> None:
     """After something was queued or cancelled: the next look asks SLURM."""
-    (output / FOLDER / ".seen.json").unlink(missing_ok=True)
+    path = output / FOLDER / ".seen.json"
+    _heard.pop(path, None)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _cached(path: Path, names: Collection[str]) -> Queue | None:
-    with suppress(OSError, AlpacaError, KeyError, TypeError):
-        found = read_json(path)
-        recent = 0 <= time.time() - found["asked"] < PAUSE_SECONDS
-        if recent and found["history"] and set(names) <= set(found["names"]):
-            jobs = {name: Job(**job) for name, job in found["jobs"].items()}
-            return Queue(asked=found["asked"], jobs=jobs, error=found["error"], accounting=found["accounting"])
+    for read in (lambda: read_json(path), lambda: _heard[path]):
+        with suppress(OSError, AlpacaError, KeyError, TypeError):
+            found = read()
+            recent = 0 <= time.time() - found["asked"] < PAUSE_SECONDS
+            if recent and found["history"] and set(names) <= set(found["names"]):
+                jobs = {name: Job(**job) for name, job in found["jobs"].items()}
+                return Queue(asked=found["asked"], jobs=jobs, error=found["error"], accounting=found["accounting"])
     return None
+
+
+def _forgotten(queue: Queue, wanted: Mapping[str, Collection[int]]) -> set[str]:
+    """Arrays of which squeue did not name every wanted element: it forgets each some minutes after its end."""
+    known = {(job.name, job.id.rpartition("_")[2]) for job in queue.jobs.values()}
+    return {name for name, indices in wanted.items() if any((name, str(index)) not in known for index in indices)}
+
+
+def _chosen(names: Collection[str]) -> list[str]:
+    """The option that asks for these alone; nothing where it would be longer than the system bears."""
+    option = f"--name={','.join(sorted(names))}"
+    return [option] if len(option) <= LONGEST else []
 
 
 def _ask_squeue(names: Collection[str]) -> Queue:
     queue = Queue(asked=time.time())
     form = "%F|%K|%T|%r|%M|%j|%u"
-    words = ["squeue", "--noheader", "--array", "--states=all", f"--format={form}", f"--name={','.join(sorted(names))}"]
     try:
-        lines = call(words)
+        lines = call(["squeue", "--noheader", "--array", "--states=all", f"--format={form}", *_chosen(names)])
     except UserError as error:
         queue.error = error.what
         return queue
     for number, element, state, reason, used, name, user in _rows(lines, 7):
         job = Job(id=f"{number}_{element}", name=name, state=state, reason=reason, seconds=seconds(used), user=user)
-        queue.jobs[job.id] = job
+        if name in names:
+            queue.jobs[job.id] = job
     return queue
 
 
-def _ask_sacct(queue: Queue, names: Iterable[str]) -> None:
+def _ask_sacct(queue: Queue, names: Collection[str]) -> None:
     """Adds the jobs that ended too long ago for squeue; a site without accounting is no error."""
     form = "JobID,JobName,State,Elapsed,User"
-    listed = f"--name={','.join(sorted(names))}"
-    words = ["sacct", "--noheader", "--parsable2", "--allocations", "--array", f"--format={form}", listed]
+    words = ["sacct", "--noheader", "--parsable2", "--allocations", "--array", "--allusers", f"--format={form}"]
     try:
-        lines = call([*words, "--starttime=now-30days"])
+        lines = call([*words, "--starttime=now-30days", *_chosen(names)])
     except UserError:
         queue.accounting = False
         return
     for ident, name, state, used, user in _rows(lines, 5):
-        if "[" not in ident:
+        if "[" not in ident and name in names:
             word = state.partition(" ")[0]  # "CANCELLED by 0"
             queue.jobs.setdefault(ident, Job(id=ident, name=name, state=word, seconds=seconds(used), user=user))
 
@@ -156,6 +182,10 @@ def call(words: list[str]) -> str:
             what=f"there is no {words[0]} on this machine",
             where="cluster",
             remedy="run this where SLURM's commands are, or choose cluster=local",
+        ) from error
+    except OSError as error:
+        raise UserError(
+            what=f"{words[0]} cannot be started: {error}", where="cluster", remedy="see what the machine lacks"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise UserError(

@@ -3,7 +3,7 @@
 submission.json   the stages, the cluster, the page: written before the first sbatch
 arrays/NN.json    one job array: its unique name and what each element runs; written before its sbatch
 arrays/NN.job     the number SLURM gave it; missing after a crash in between, then found again by the name
-cancelled         somebody cancelled it
+cancelled         somebody cancelled it: the jobs that were taken back
 logs/             what SLURM and srun themselves said
 """
 
@@ -14,9 +14,9 @@ import getpass
 import re
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +30,32 @@ FOLDER = "queue"
 
 
 @dataclass(kw_only=True, slots=True)
-class Submission:
-    """One command that queued stages: everything that status, retry and cancel need without the configuration."""
+class Draft:
+    """What a command wants to have done: all that status, retry and cancel need later without the configuration."""
 
-    folder: Path
     name: str
     """Of the sweep, or of the run."""
-    created: str
     command: str
     cluster: SlurmCluster
     code: str
     """The frozen code, below the output folder."""
     stages: list[Stage]
+    """Parents before children."""
     report: dict[str, Any]
-    """What the page is made from (`alpaca.dispatch.pages`)."""
+    """What the page is made from (`alpaca.dispatch.pages`); empty where there is none to make."""
+
+    @property
+    def page(self) -> str:
+        """Label of the page, or nothing."""
+        return str(self.report.get("folder", ""))
+
+
+@dataclass(kw_only=True, slots=True)
+class Submission(Draft):
+    """One command that queued something."""
+
+    folder: Path
+    created: str
 
     @property
     def output(self) -> Path:
@@ -63,7 +75,8 @@ class Queued:
     kind: str
     units: dict[int, list[str]]
     job: str | None
-    error: str | None = None
+    follows: list[str] = field(default_factory=list)
+    """Of a page: the numbers of the arrays that it waits for."""
 
     @property
     def submission(self) -> Path:
@@ -94,33 +107,21 @@ class Index:
     latest: dict[str, Element] = field(default_factory=dict)
 
 
-def create(
-    output: Path,
-    *,
-    name: str,
-    command: str,
-    cluster: SlurmCluster,
-    code: str,
-    stages: list[Stage],
-    report: dict[str, Any],
-) -> Submission:
-    """Writes a new submission's record; nothing is queued yet."""
+def create(output: Path, draft: Draft, newest: str = "") -> Submission:
+    """Writes a new submission's record; nothing is queued yet.
+
+    newest: when the latest one there was made: by a clock that is ahead of this one the new one would seem older.
+    """
     now = datetime.now(UTC)
-    folder = output / FOLDER / f"{_plain(name)}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
+    if newest:
+        now = max(now, datetime.fromisoformat(newest) + timedelta(milliseconds=1))
+    folder = output / FOLDER / f"{_plain(draft.name)}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
     (folder / "arrays").mkdir(parents=True)
     (folder / "logs").mkdir()
-    found = Submission(
-        folder=folder,
-        name=name,
-        created=now.isoformat(timespec="milliseconds"),
-        command=command,
-        cluster=cluster,
-        code=code,
-        stages=stages,
-        report=report,
-    )
-    record = {spec.name: getattr(found, spec.name) for spec in dataclasses.fields(found) if spec.name != "folder"}
-    record |= {"cluster": dataclasses.asdict(cluster), "stages": [dataclasses.asdict(stage) for stage in stages]}
+    given = {spec.name: getattr(draft, spec.name) for spec in dataclasses.fields(Draft)}
+    found = Submission(folder=folder, created=now.isoformat(timespec="milliseconds"), **given)
+    record = given | {"created": found.created, "cluster": dataclasses.asdict(draft.cluster)}
+    record |= {"stages": [dataclasses.asdict(stage) for stage in draft.stages]}
     write_json(folder / "submission.json", record | {"user": getpass.getuser(), "host": socket.gethostname()})
     return found
 
@@ -160,7 +161,8 @@ def arrays_of(folder: Path) -> Iterator[Queued]:
         record, job = read_json(path), path.with_suffix(".job")
         units = {int(number): labels for number, labels in record["units"].items()}
         name, known = record["name"], job.read_text().strip() if job.exists() else None
-        yield Queued(path=path, name=name, kind=record["kind"], units=units, job=known)
+        follows = record.get("follows", [])
+        yield Queued(path=path, name=name, kind=record["kind"], units=units, job=known, follows=follows)
 
 
 def write_array(submission: Submission, array: Array) -> Queued:
@@ -169,14 +171,16 @@ def write_array(submission: Submission, array: Array) -> Queued:
     return write_units(submission, array.number, array.kind, units)
 
 
-def write_units(submission: Submission, number: int, kind: str, units: dict[int, list[str]]) -> Queued:
-    """The record of an array by its units."""
+def write_units(
+    submission: Submission, number: int, kind: str, units: dict[int, list[str]], follows: Iterable[str] = ()
+) -> Queued:
+    """The record of an array by its units. follows: of a page, the arrays it waits for."""
     path = submission.folder / "arrays" / f"{number:03d}.json"
     name = f"alpaca.{_plain(submission.name)}.{kind}.{uuid.uuid4().hex[:10]}"
     limit = submission.cluster.max_requeues
     record = {"name": name, "kind": kind, "units": units, "code": submission.code, "max_requeues": limit}
-    write_json(path, {**record, "kill_on_invalid_dep": submission.cluster.kill_on_invalid_dep})
-    return Queued(path=path, name=name, kind=kind, units=units, job=None)
+    write_json(path, record | {"follows": sorted(follows)})
+    return Queued(path=path, name=name, kind=kind, units=units, job=None, follows=sorted(follows))
 
 
 def write_job(array: Queued, job: str) -> None:
@@ -186,6 +190,18 @@ def write_job(array: Queued, job: str) -> None:
     temporary.write_text(job + "\n")
     temporary.replace(path)
     array.job = job
+
+
+def cancelled(submission: Path) -> set[str]:
+    """The elements of a submission that somebody took back, "123_4"."""
+    path = submission / "cancelled"
+    return set(path.read_text().split()) if path.exists() else set()
+
+
+def write_cancelled(submission: Submission, jobs: Iterable[str]) -> None:
+    """Before they are cancelled: a job that is just being saved must not queue itself again."""
+    with (submission.folder / "cancelled").open("a") as file:
+        file.writelines(f"{job}\n" for job in jobs)
 
 
 def chosen(found: Index, name: str) -> Submission:

@@ -14,6 +14,7 @@ MEBIBYTES = 1024
 WITH_GPUS = ("train", "pretrain")
 KINDS = tuple(spec.name for spec in dataclasses.fields(StageResources))
 REFUSALS = {
+    "accounting/qos policy": ("qos", "account", "partition", "minutes"),
     "account": ("account", "partition"),
     "partition": ("partition",),
     "qos": ("qos",),

@@ -12,8 +12,8 @@ from typing import Any
 from alpaca import artifacts, claims
 from alpaca.dispatch.slurm.graph import Stage
 from alpaca.dispatch.slurm.queue import Job, Queue, look
-from alpaca.dispatch.slurm.records import Element, Index, Queued, Submission, write_job
-from alpaca.errors import AlpacaError
+from alpaca.dispatch.slurm.records import Element, Index, Queued, Submission, cancelled, write_job
+from alpaca.errors import AlpacaError, PreemptedError
 
 DONE, RUNNING, QUEUED, WAITING = "done", "running", "queued", "waiting"
 FAILED, SKIPPED, CANCELLED, LOST, NOT_QUEUED = "failed", "skipped", "cancelled", "lost", "not queued"
@@ -36,23 +36,55 @@ class StageState:
     """done, total, text; while it runs."""
 
 
-def names_of_interest(index: Index, output: Path, labels: Iterable[str]) -> list[str]:
-    """The names of the arrays that say something about these stages: the latest of those that are not finished."""
-    found = {
-        element.array.name
-        for label in labels
-        if (element := index.latest.get(label)) and not artifacts.is_finished(output / label)
-    }
-    return sorted(found)
+def observe(index: Index, output: Path, *, fresh: bool = False, history: bool = True) -> Queue:
+    """What SLURM says of all that is not done in this folder; arrays whose number was not recorded are found by name.
 
-
-def observe(index: Index, submission: Submission, *, fresh: bool = False) -> Queue:
-    """What SLURM says of the stages of a submission; arrays whose number was never recorded are found by name."""
-    output = submission.output
-    labels = [stage.label for stage in submission.stages] + [submission.report.get("folder", "")]
-    queue = look(output, names_of_interest(index, output, labels), fresh=fresh)
+    Always of the whole folder: answers about a part would push each other out of the cache, and every command would
+    ask SLURM anew.
+    """
+    queue = look(output, wanted(index, output), fresh=fresh, history=history)
     adopt(index.arrays, queue)
     return queue
+
+
+def wanted(index: Index, output: Path) -> dict[str, set[int]]:
+    """Arrays with something left to do -> their elements that are the latest of a stage that is not done.
+
+    An earlier element of a stage that was queued again may still have a job, so its array is asked for too.
+    """
+    pages = {item.page: item for item in index.submissions if item.page}
+    labels = {label for array in index.arrays for unit in array.units.values() for label in unit}
+    done = {label for label in labels if _is_done(output, label, pages.get(label))}
+    found: dict[str, set[int]] = {}
+    for array in index.arrays:
+        for number, unit in array.units.items():
+            left = [label for label in unit if label not in done]
+            if left:
+                latest = any(index.latest[label].array is array for label in left)
+                found.setdefault(array.name, set()).update({number} if latest else ())
+    return found
+
+
+def _is_done(output: Path, label: str, page_of: Submission | None) -> bool:
+    return is_complete(page_of) if page_of else artifacts.is_finished(output / label)
+
+
+def is_complete(submission: Submission) -> bool:
+    """Whether every stage is done and the page shows them all."""
+    stages = all(artifacts.is_finished(submission.output / stage.label) for stage in submission.stages)
+    return stages and (not submission.page or page_stands(submission))
+
+
+def page_stands(submission: Submission) -> bool:
+    """Whether the page shows every stage that is done: after a retry the earlier one is there first."""
+    folder = submission.output / submission.page
+    if not artifacts.is_finished(folder):
+        return False
+    with suppress(OSError, AlpacaError, KeyError):
+        shown = set(artifacts.read_json(folder / "stage.json")["parents"])
+        labels = submission.report.get("labels", [])
+        return shown >= {label for label in labels if artifacts.is_finished(submission.output / label)}
+    return False
 
 
 def adopt(arrays: Iterable[Queued], queue: Queue) -> list[Queued]:
@@ -128,7 +160,9 @@ def _ended(
 ) -> StageState:
     """A stage that is neither finished nor on its way."""
     name = (element.job if element else "") or ""
-    stopped = stopped_record(folder)
+    stopped = artifacts.stopped(folder)
+    if job is not None and job.state == "CANCELLED" and stopped.get("status") == PreemptedError.exit_status:
+        return StageState(stage=stage, state=CANCELLED, job=name, seconds=job.seconds)  # scancel by hand
     if stopped and (element is None or stopped.get("job") in ("", None, name)):
         return StageState(stage=stage, state=FAILED, job=name, reason=str(stopped.get("error", "")))
     lost = [parent for parent in stage.parents if parent in before and before[parent].state in ENDED]
@@ -142,7 +176,7 @@ def _ended(
         return StageState(stage=stage, state=FAILED, job=name, reason=_verdict(job), seconds=job.seconds)
     if queue.error:
         return StageState(stage=stage, state=UNKNOWN, job=name, reason="SLURM cannot be asked")
-    if (element.array.submission / "cancelled").exists():
+    if element.job in cancelled(element.array.submission):
         return StageState(stage=stage, state=CANCELLED, job=name)
     return StageState(stage=stage, state=LOST, job=name, reason="ended without a word; see its log")
 
@@ -156,14 +190,6 @@ def _verdict(job: Job) -> str:
         "COMPLETED": "SLURM says it completed, but it left no success marker: was its folder removed?",
     }
     return f"{job.state}: {words.get(job.state, 'see its log')}"
-
-
-def stopped_record(folder: Path) -> dict[str, Any] | None:
-    """What a worker wrote when its stage failed (stopped.json), or None."""
-    with suppress(OSError, AlpacaError):
-        found = artifacts.read_json(folder / "stopped.json")
-        return found if isinstance(found, dict) else None
-    return None
 
 
 def _progress(folder: Path) -> dict[str, Any] | None:

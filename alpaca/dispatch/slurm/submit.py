@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alpaca import artifacts, claims
+from alpaca import artifacts, claims, jobs
+from alpaca.claims import Claim
+from alpaca.config import SlurmCluster
 from alpaca.dispatch.local import FOREIGN, worker_variables
 from alpaca.dispatch.slurm import control, queue, records, resources, states
 from alpaca.dispatch.slurm.graph import Array, Place, Stage, arrays, units
-from alpaca.dispatch.slurm.records import FOLDER, Element, Index, Queued, Submission
+from alpaca.dispatch.slurm.queue import Queue
+from alpaca.dispatch.slurm.records import FOLDER, Draft, Element, Index, Queued, Submission
 from alpaca.dispatch.slurm.resources import Asked
-from alpaca.errors import AlpacaError, UserError
+from alpaca.errors import AlpacaError, ArtifactError, UserError
 
 WORKER, PAGE = "alpaca.dispatch.slurm.worker", "alpaca.dispatch.slurm.page"
 USUAL_MAX = 1001  # SLURM's default of MaxArraySize; the largest index is one less
+UNCLEAR = ("timed out", "unable to contact", "could not make sense")
+"""Words, in lower case, after which a job may be queued or not."""
+
+
+class UnclearError(UserError):
+    """sbatch failed in a way that leaves open whether the job is queued."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,7 +52,7 @@ class Outcome:
 
 
 @contextmanager
-def alone(output: Path, tell: Callable[[str], None]) -> Iterator[None]:
+def alone(output: Path, tell: Callable[[str], None]) -> Iterator[Claim]:
     """Holds the queue of an output folder: two commands at once would both queue the same stage."""
     folder = output / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,38 +64,55 @@ def alone(output: Path, tell: Callable[[str], None]) -> Iterator[None]:
     if claim is None:  # `finished` never says so
         raise UserError(what="the queue cannot be held", where=str(folder), remedy="try again")
     try:
-        yield
+        yield claim
     finally:
-        claim.remove()
+        try:
+            claim.check()
+        except ArtifactError:  # taken for dead: the queue is another's now
+            claim.release()
+        else:
+            claim.remove()
 
 
 def submit(
-    make: Callable[[], Submission], output: Path, stages: list[Stage], wanted: Callable[[Stage], bool] = lambda _: True
+    draft: Draft,
+    output: Path,
+    claim: Claim,
+    *,
+    wanted: Callable[[Stage], bool] = lambda _: True,
+    freeze: Callable[[Collection[str]], None] = lambda _: None,
 ) -> Outcome:
-    """Queues what is neither finished nor on its way. make: writes the record, called when there is something to queue.
+    """Queues what is neither finished nor on its way, and the page after all of it.
 
-    stages: of the whole sweep, parents before children; wanted: of the unfinished, those to queue. Call it inside
-    `alone`. Raises UserError with sbatch's words, or with the names of parents that failed meanwhile; what was queued
-    until then stays queued.
+    claim: of `alone`. wanted: of the unfinished stages, those to queue. freeze: is given the labels of stages that are
+    on their way, and freezes the others. Raises UserError with sbatch's words, or with the names of parents that failed
+    meanwhile; what was queued until then stays queued.
     """
     index = records.index(output)
-    seen = queue.look(output, [array.name for array in index.arrays if _open(array, output)], fresh=True, history=False)
+    seen = states.observe(index, output, fresh=True, history=False)
     if seen.error:
         raise UserError(what=seen.error, where="cluster", remedy="see what SLURM says; nothing was queued")
-    states.adopt(index.arrays, seen)
-    living = states.live(index, seen, stages, output)
-    unfinished = [stage for stage in stages if not artifacts.is_finished(output / stage.label)]
+    living = states.live(index, seen, draft.stages, output)
+    freeze(living.keys())
+    unfinished = [stage for stage in draft.stages if not artifacts.is_finished(output / stage.label)]
     todo = _closed([stage for stage in unfinished if stage.label not in living and wanted(stage)], living, output)
-    outcome = Outcome(adopted=len(living), finished=len(stages) - len(unfinished))
-    outcome.again = [stage.label for stage in todo if states.stopped_record(output / stage.label)]
-    if todo:
+    outcome = Outcome(adopted=len(living), finished=len(draft.stages) - len(unfinished))
+    outcome.again = [stage.label for stage in todo if artifacts.stopped(output / stage.label)]
+    if todo or (living and draft.page and not _page_waits(index, seen, draft, living)):
         control.discard_doomed(index, seen, {stage.label for stage in todo})
-        _queue(make(), todo, living, outcome, index)
+        newest = index.submissions[-1].created if index.submissions else ""
+        _queue(records.create(output, draft, newest), todo, living, outcome, claim)
     return outcome
 
 
-def _open(array: Queued, output: Path) -> bool:
-    return any(not artifacts.is_finished(output / label) for labels in array.units.values() for label in labels)
+def _page_waits(index: Index, seen: Queue, draft: Draft, living: dict[str, Element]) -> bool:
+    """Whether a page of just these stages is queued behind all that are on their way."""
+    element = index.latest.get(draft.page)
+    job = seen.jobs.get(element.job) if element and element.job else None
+    if element is None or job is None or not job.live:
+        return False
+    same = records.load(element.array.submission).report.get("labels") == draft.report.get("labels")
+    return same and {str(item.array.job) for item in living.values()} <= set(element.array.follows)
 
 
 def _closed(todo: list[Stage], living: dict[str, Element], output: Path) -> list[Stage]:
@@ -100,55 +127,65 @@ def _closed(todo: list[Stage], living: dict[str, Element], output: Path) -> list
 
 
 def _queue(
-    submission: Submission, todo: list[Stage], living: dict[str, Element], outcome: Outcome, index: Index
+    submission: Submission, todo: list[Stage], living: dict[str, Element], outcome: Outcome, claim: Claim
 ) -> None:
-    cluster = submission.cluster
-
-    def ask(stage: Stage) -> Asked:
-        return resources.asked(cluster, stage.kind, stage.processes)
-
     live = {label: Place(array=str(item.array.job), index=item.index) for label, item in living.items()}
-    found = arrays(units(todo, cluster.together, live), live, ask, _max_size(submission))
-    for stage in todo:  # what it said before is history
-        (submission.output / stage.label / "stopped.json").unlink(missing_ok=True)
-    numbers: dict[str, str] = {}
     try:
-        for array in found:
-            _refuse_failed(submission, array)
-            record = records.write_array(submission, array)
-            dependency = _dependency(array, numbers)
-            _call(submission, record, array.asked, dependency, WORKER, outcome)
-            numbers[f"#{array.number}"] = str(record.job)
-            outcome.queued.append((record, array, dependency))
+        numbers = _queue_stages(submission, todo, live, outcome, claim) if todo else {}
+        claim.check()
         _queue_page(submission, {*numbers.values(), *(place.array for place in live.values())}, outcome)
-    except (AlpacaError, KeyboardInterrupt) as error:
+    except (AlpacaError, OSError, KeyboardInterrupt, SystemExit) as error:
         raise _half_way(error, submission, outcome, todo) from error
     finally:
         queue.forget(submission.output)
 
 
-def _half_way(
-    error: AlpacaError | KeyboardInterrupt, submission: Submission, outcome: Outcome, todo: list[Stage]
-) -> BaseException:
-    """What is queued already, added to what stopped the rest."""
+def _queue_stages(
+    submission: Submission, todo: list[Stage], live: dict[str, Place], outcome: Outcome, claim: Claim
+) -> dict[str, str]:
+    """All arrays, each behind those it follows; "#3" -> the number that SLURM gave the third."""
+
+    def ask(stage: Stage) -> Asked:
+        return resources.asked(submission.cluster, stage.kind, stage.processes)
+
+    found = arrays(units(todo, submission.cluster.together, live), live, ask, _max_size(submission))
+    for stage in todo:  # what it said before is history
+        (submission.output / stage.label / artifacts.STOPPED).unlink(missing_ok=True)
+    numbers: dict[str, str] = {}
+    for array in found:
+        _refuse_failed(submission, array)
+        claim.check()
+        record = records.write_array(submission, array)
+        dependency = _dependency(array, numbers)
+        _call(submission, record, array.asked, dependency, WORKER, outcome)
+        numbers[f"#{array.number}"] = str(record.job)
+        outcome.queued.append((record, array, dependency))
+    return numbers
+
+
+def _half_way(error: BaseException, submission: Submission, outcome: Outcome, todo: list[Stage]) -> BaseException:
+    """What is queued already, added to what stopped the rest; a submission without a job leaves no trace."""
     count = sum(len(labels) for record, _, _ in outcome.queued for labels in record.units.values())
-    told = (
-        f"{count} of {len(todo)} stages are queued in {len(outcome.queued)} job array(s) and go on; the same command "
-        f"queues the rest, `python -m alpaca cancel {submission.name}` takes them back"
-    )
-    if isinstance(error, KeyboardInterrupt):
+    told = "nothing was queued"
+    if outcome.queued:
+        told = (
+            f"{count} of {len(todo)} stages are queued in {len(outcome.queued)} job array(s) and go on; the same "
+            f"command queues the rest, `python -m alpaca cancel {submission.name}` takes them back"
+        )
+    elif not any(records.arrays_of(submission.folder)):
+        shutil.rmtree(submission.folder, ignore_errors=True)
+    known = (jobs.explain(error, submission.folder) or error) if isinstance(error, OSError) else error
+    if isinstance(known, UserError):
+        return type(known)(what=known.what, where=known.where, remedy=f"{known.remedy}\n    {told}")
+    if not isinstance(known, OSError):
         print(f"interrupted: {told}", file=sys.stderr, flush=True)
-        return error
-    if isinstance(error, UserError):
-        text = f"{error.remedy}\n    {told}" if outcome.queued else f"{error.remedy}\n    nothing was queued"
-        return type(error)(what=error.what, where=error.where, remedy=text)
-    return error
+    return known
 
 
 def _refuse_failed(submission: Submission, array: Array) -> None:
     """A parent that failed while its children were being queued would leave them waiting for ever."""
     parents = {label for unit in array.units.values() for label in unit.parents}
-    failed = sorted(label for label in parents if states.stopped_record(submission.output / label))
+    failed = sorted(label for label in parents if artifacts.stopped(submission.output / label))
     if failed:
         raise UserError(
             what=f"failed while the stages after them were being queued: {', '.join(failed)}",
@@ -173,14 +210,13 @@ def _dependency(array: Array, numbers: dict[str, str]) -> str:
     return ",".join(parts)
 
 
-def _queue_page(submission: Submission, jobs: set[str], outcome: Outcome) -> None:
+def _queue_page(submission: Submission, after: set[str], outcome: Outcome) -> None:
     """The report follows everything, whatever becomes of it."""
-    if not submission.report:
+    if not submission.page:
         return
     asked = resources.asked(submission.cluster, "report")
-    label = str(submission.report["folder"])
-    record = records.write_units(submission, len(outcome.queued) + 1, "report", {0: [label]})
-    dependency = "afterany:" + ":".join(sorted(jobs)) if jobs else ""
+    record = records.write_units(submission, len(outcome.queued) + 1, "report", {0: [submission.page]}, after)
+    dependency = "afterany:" + ":".join(sorted(after)) if after else ""
     _call(submission, record, asked, dependency, PAGE, outcome)
     outcome.queued.append((record, None, dependency))
 
@@ -188,12 +224,14 @@ def _queue_page(submission: Submission, jobs: set[str], outcome: Outcome) -> Non
 def _call(
     submission: Submission, record: Queued, asked: Asked, dependency: str, module: str, outcome: Outcome
 ) -> None:
-    """One sbatch. The record is removed again when sbatch refused; it stays when nobody knows."""
+    """One sbatch. The record is removed again when sbatch refused; it stays when nobody knows what became of it."""
     outcome.calls += 1
     argument = submission.folder if module == PAGE else record.path
     command = f"{module} {shlex.quote(str(argument))}"
     try:
         records.write_job(record, sbatch(submission, record, asked, dependency, command))
+    except UnclearError:
+        raise
     except UserError:
         record.path.unlink(missing_ok=True)
         raise
@@ -218,7 +256,7 @@ def sbatch(submission: Submission, record: Queued, asked: Asked, dependency: str
             python = cluster.python or shlex.quote(sys.executable)
             return str(executor._submit_command(f"{python} -u -m {command}").job_id)
         except (FailedJobError, FailedSubmissionError) as error:
-            raise resources.refusal(_words(error), cluster, record.kind, asked) from error
+            raise _refusal(_words(error), cluster, record.kind, asked) from error
         except (RuntimeError, FileNotFoundError) as error:
             raise UserError(
                 what=f"no sbatch and srun on this machine's path ({error})",
@@ -239,6 +277,16 @@ def _place_of_nobody() -> Iterator[None]:
     with clean_env():
         os.environ.update({"SLURM_CONF": conf} if conf else {})
         yield
+
+
+def _refusal(words: str, cluster: SlurmCluster, kind: str, asked: Asked) -> UserError:
+    if not any(told in words.lower() for told in UNCLEAR):
+        return resources.refusal(words, cluster, kind, asked)
+    return UnclearError(
+        what=f"sbatch did not say whether it took the jobs of kind {kind}: {words}",
+        where="cluster",
+        remedy="give the same command again when SLURM answers: it finds them by their name, or queues them",
+    )
 
 
 def _words(error: Exception) -> str:

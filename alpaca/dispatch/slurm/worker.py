@@ -46,10 +46,14 @@ def main() -> None:
     try:
         worker = Worker.of(Path(sys.argv[1]).resolve(), warnings)
         worker.task.join()
+        status = worker.run()
     except AlpacaError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(error.exit_status) from None
-    raise SystemExit(worker.run())
+        status = error.exit_status
+    except OSError as error:  # a full disk, a folder of somebody else
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        status = UserError.exit_status
+    raise SystemExit(status)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,7 +176,7 @@ class Worker:
         if self.task.rank == 0:
             if not self._is_mine(artifacts.stopped(folder)):  # another rank of this start may have failed already
                 (folder / artifacts.STOPPED).unlink(missing_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             for target in (1, 2):
                 os.dup2(descriptor, target)
             os.close(descriptor)
@@ -221,15 +225,21 @@ class Worker:
         if self.task.rank:
             self._linger(lambda: artifacts.is_finished(folder), WAIT_SECONDS)
             return PreemptedError.exit_status
-        refusal = self._queue_again()
-        if refusal and (self.array_file.parents[1] / "cancelled").exists():
+        if self._is_cancelled():
             print("cancelled", flush=True)  # by our own command, so it is no failure
-        elif refusal:
+            return PreemptedError.exit_status
+        refusal = self._queue_again()
+        if refusal:
             self._say_error(refusal)
             self._failed(folder, start, PreemptedError.exit_status)
         else:
             (folder / artifacts.STOPPED).unlink(missing_ok=True)  # of a rank that lost its partners
         return PreemptedError.exit_status
+
+    def _is_cancelled(self) -> bool:
+        from alpaca.dispatch.slurm import records
+
+        return self.task.job in records.cancelled(self.array_file.parents[1])
 
     def _linger(self, over: Callable[[], object], seconds: float) -> None:
         """Waits until it is over, until SIGTERM comes (again), or so long."""
@@ -296,7 +306,7 @@ class Worker:
         from alpaca.dispatch.slurm import control
 
         try:
-            removed = control.reap_after(self.array_file, folder.relative_to(self.output).as_posix())
+            removed = control.reap_after(self.array_file, folder.relative_to(self.output).as_posix(), self.task.job)
         except (AlpacaError, OSError) as error:
             print(f"the jobs behind this stage are not cancelled: {error}", flush=True)
             return
