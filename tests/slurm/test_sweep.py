@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +35,19 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("reference") / "outputs"
     sweeps.launch(output, *sweeps.WORLD, *POINT, *LOCAL)
     return output
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No job and no drained node of one test reaches the next."""
+    yield
+    for name in {"cluster", "cluster_without_accounting"} & set(request.fixturenames):
+        used: Cluster = request.getfixturevalue(name)
+        used.run("scancel", "--user", str(os.getuid()))
+        for node, state in used.node_states().items():
+            if "drain" in state:
+                used.scontrol("update", f"nodename={node}", "state=resume")
+        sweeps.wait(lambda used=used: used.run("squeue", "--noheader") == "", 60, "the queue is empty")  # type: ignore[misc]
 
 
 def resumed(reference: Path, tmp_path: Path, *more: str) -> tuple[Path, str]:
@@ -147,6 +161,29 @@ def test_a_failed_element_stops_its_descendants_and_nothing_else(
     assert sweeps.digests(reference).items() <= sweeps.digests(output).items()
 
 
+def test_where_slurm_may_not_cancel_what_can_never_start(cluster: Cluster, reference: Path, tmp_path: Path) -> None:
+    """The worker of a failed stage takes back what waits for it; what nobody could take back is left to reap."""
+    may_not = "cluster.kill_on_invalid_dep=false"
+    output = sweeps.without(reference, tmp_path / "outputs", "train", "respond", "score")
+    cluster.scontrol("update", "nodename=ALL", "state=drain", "reason=test")
+    sweeps.launch(output, *POINT, *sweeps.overrides(may_not))
+    train, respond = sweeps.only(output, "train"), sweeps.only(output, "respond")
+    cluster.run("scancel", sweeps.element(output, train))
+    reasons = ("squeue", "--noheader", "--format=%r")
+    sweeps.wait(lambda: "DependencyNeverSatisfied" in cluster.run(*reasons), 60, "it waits for ever")
+    assert sweeps.known_states(output)[respond] == "skipped"
+    assert f"1 jobs removed that could never start: {sweeps.element(output, respond)}" in sweeps.alpaca(output, "reap")
+    assert sweeps.known_states(output)[respond] == "skipped"
+    sweeps.launch(output, *POINT, *sweeps.overrides(may_not))
+    shutil.rmtree(output / train)  # removed while it was queued
+    waits = sweeps.element(output, respond)
+    cluster.scontrol("update", "nodename=ALL", "state=resume")
+    sweeps.wait(lambda: sweeps.known_states(output)[train] == "failed", 60, "it failed")
+    sweeps.wait(lambda: waits not in cluster.run("squeue", "--noheader", "--array", "--format=%i"), 60, "taken back")
+    sweeps.launch(output, *POINT, *sweeps.overrides(may_not))
+    equal_in_the_end(output, reference)
+
+
 def test_a_time_limit_saves_and_queues_again(cluster: Cluster, reference: Path, tmp_path: Path) -> None:
     """The limit is a minute; SLURM looks every half minute, so the warning comes within that. The training is slowed
     down meanwhile, else it would have ended before.
@@ -206,6 +243,10 @@ def test_editing_after_the_submission_changes_nothing(cluster: Cluster, referenc
     sweeps.launch(output, *POINT, *sweeps.overrides(), root=copy)
     (copy / "alpaca/stages/train/__init__.py").write_text("raise RuntimeError('edited')\n")
     (copy / "conf/optimizer/adamw.yaml").write_text("edited: true\n")
+    frozen = {label: (output / label / "stage.json").read_bytes() for label in sweeps.known_states(output)}
+    said = sweeps.launch(output, *POINT, *sweeps.overrides("train.checkpoint_seconds=7"))
+    assert "3 queued or running already" in said, said
+    assert {label: (output / label / "stage.json").read_bytes() for label in frozen} == frozen
     cluster.scontrol("update", "nodename=ALL", "state=resume")
     equal_in_the_end(output, reference)
 
@@ -319,7 +360,6 @@ def test_what_sbatch_refuses_is_told_with_the_key(
     assert key in said, said
     assert words in said, said
     assert "Traceback" not in said
-    cluster.run("scancel", "--user", str(os.getuid()))
 
 
 def test_without_accounting_states_come_from_markers_and_squeue(

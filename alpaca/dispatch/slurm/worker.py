@@ -140,6 +140,8 @@ class Worker:
             return 0  # only a training has work for more than one process
         if not (folder / "stage.json").exists():
             print(f"error: {folder}: removed while its job was queued\n    {AGAIN}", file=sys.stderr, flush=True)
+            if self.task.rank == 0:
+                self._reap(folder)
             return UserError.exit_status
         if artifacts.is_finished(folder):
             return 0
