@@ -1,6 +1,6 @@
 """`python -m alpaca status|logs|cancel|retry|reap`."""
 
-from alpaca.cli import main
+from alpaca.cli.commands import main
 
 if __name__ == "__main__":
     main()

@@ -103,12 +103,18 @@ def test_preempted_by_a_higher_partition(cluster: Cluster, reference: Path, tmp_
     assert "stopped by SIGUSR2" in (output / label / "log.txt").read_text()
 
 
-def test_requeued_by_an_administrator(cluster: Cluster, reference: Path, tmp_path: Path) -> None:
-    output, label = resumed(reference, tmp_path)
+def test_requeued_by_an_administrator_it_stays_one_tracked_run(
+    cluster: Cluster, reference: Path, tmp_path: Path
+) -> None:
+    output, label = resumed(reference, tmp_path, "tracker.kind=wandb")
     in_the_middle(output, label)
     cluster.scontrol("requeue", sweeps.element(output, label))
     equal_in_the_end(output, reference)
     went_on(output, label)
+    starts = [path.name for path in output.glob("wandb/offline-run-*-train-*")]
+    assert len(starts) == 2, starts
+    key = artifacts.read_json(output / label / "stage.json")["key"]
+    assert all(name.endswith(f"-train-{key[:16]}") for name in starts), starts
 
 
 def test_a_node_crashes(cluster: Cluster, reference: Path, tmp_path: Path) -> None:

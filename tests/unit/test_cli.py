@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from alpaca import artifacts
-from alpaca.cli import main
+from alpaca.cli.commands import main
 from alpaca.dispatch.slurm import queue, records
 from tests.conftest import ROOT
 from tests.unit.slurm_folder import CHAIN, CURATE, NAME, RESPOND, SCORE, TRAIN, Folder, chain, waiting

@@ -1,0 +1,80 @@
+"""The commands that follow what was queued: `python -m alpaca status|logs|cancel|retry|reap`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from alpaca.cli import logs, queue, status
+from alpaca.errors import AlpacaError, UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    found = argparse.ArgumentParser(prog="python -m alpaca", description=__doc__)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--output-dir", type=Path, default=Path("outputs"), help="default: outputs")
+    commands = found.add_subparsers(dest="command", required=True)
+
+    one = commands.add_parser("status", parents=[shared], help="the stages of a sweep and what they do")
+    one.add_argument("sweep", nargs="?", help="default: all that have something left, and the last finished one")
+    one.add_argument("--watch", action="store_true", help="until everything has ended")
+    one.add_argument("--all", action="store_true", help="a row for every stage, and finished sweeps too")
+    one.add_argument("--json", action="store_true", help="for programs")
+    one.set_defaults(run=status.run)
+
+    one = commands.add_parser("logs", parents=[shared], help="what a stage said")
+    one.add_argument("stage", help="its folder, or the digits of its key")
+    one.add_argument("-f", "--follow", action="store_true", help="until the stage has ended")
+    one.add_argument("-n", "--lines", type=_count, default=2000, help="at most so many of the last lines")
+    one.set_defaults(run=logs.run)
+
+    one = commands.add_parser("cancel", parents=[shared], help="takes the jobs of a sweep back")
+    one.add_argument("sweep")
+    one.add_argument("-y", "--yes", action="store_true", help="without asking")
+    one.set_defaults(run=queue.cancel)
+
+    one = commands.add_parser("retry", parents=[shared], help="queues again what is neither done nor on its way")
+    one.add_argument("sweep")
+    one.add_argument("--failed", action="store_true", help="only what failed, and what waited for it")
+    one.set_defaults(run=queue.retry)
+
+    one = commands.add_parser("reap", parents=[shared], help="removes jobs that can never start")
+    one.set_defaults(run=queue.reap)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """One command; ends the program with its status."""
+    given = parser().parse_args(arguments)
+    try:
+        given.output_dir = _existing(given.output_dir)
+        code = given.run(given)
+        sys.stdout.flush()
+    except AlpacaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_status
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:  # a folder of somebody else, a full disk
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    raise SystemExit(code)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of lines")
+    return int(text)
+
+
+def _existing(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UserError(what="no such folder", where=f"--output-dir {folder}", remedy="the output_dir of the launch")
+    return folder.resolve()
