@@ -29,12 +29,12 @@ def cost(node: Node, plan: Plan, output: Path, threads: int = 1) -> str:
     amount = describe(node, plan, output) if describe else ""
     if node.stage == "train":
         amount = training.line(node, plan, output, threads)
-    seconds = _seconds_before(node, plan, output)
+    seconds = seconds_before(node, plan, output)
     before = "" if seconds is None else f"about {seconds:.0f} s, as before"
     return "; ".join(part for part in (amount, before) if part) or "seconds"
 
 
-def _seconds_before(node: Node, plan: Plan, output: Path) -> float | None:
+def seconds_before(node: Node, plan: Plan, output: Path) -> float | None:
     """Median seconds of the finished stages here that had as much to do: same amounts, same model, same source."""
     found = []
     wanted = _workload(node.stage, asdict(node.config)), _line_of(node, plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alpaca.artifacts import find_folder, is_finished
@@ -33,6 +33,26 @@ def line(node: Node, plan: Plan, output: Path, threads: int) -> str:
     if found is not None:
         parts += [*_time(config, found, steps, lengths), memory(config, found)]
     return "; ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expected:
+    """Of a whole training. seconds: None where it is not known; gpu: the kind it runs on, None: a processor."""
+
+    seconds: float | None
+    gpu: str | None
+
+
+def expected(node: Node, plan: Plan, output: Path, threads: int) -> Expected:
+    """How long a training will take, and on what."""
+    config: TrainConfig = node.config
+    lengths = lengths_in(config, plan.nodes[node.parents["data"]], output)
+    steps = steps_of(config, _examples(node, plan, output), lengths)
+    found = outlook(config, threads=threads, lengths=lengths)
+    if found is None:
+        return Expected(seconds=None, gpu=None)
+    seconds = None if steps is None or found.seconds is None else steps * found.seconds
+    return Expected(seconds=seconds, gpu=found.gpu.name if found.gpu else None)
 
 
 def _amount(config: TrainConfig, steps: int | None, lengths: Lengths) -> str:

@@ -60,6 +60,21 @@ class Price:
         return 1.0 if tier in STANDARD else self.tiers.get(str(tier))
 
 
+@dataclass(kw_only=True, slots=True, frozen=True)
+class GpuPrices:
+    """US dollars of one GPU for an hour, by the names of `alpaca.footprint.gpus`."""
+
+    date: str
+    usd_per_hour: dict[str, float]
+
+
+def gpu_prices(path: str | None = None) -> GpuPrices:
+    """The prices of GPU-hours. path: as for `price_of`; a file without `gpus` leaves those of this project."""
+    found = load_table(path).get("gpus") or load_table(None)["gpus"]
+    hours = {name: float(value) for name, value in found["usd_per_hour"].items()}
+    return GpuPrices(date=str(found["date"]), usd_per_hour=hours)
+
+
 def price_of(teacher: Teacher, path: str | None = None) -> Price | None:
     """The price of this teacher's tokens, None where the table does not know it.
 
@@ -103,6 +118,7 @@ def _problems(table: Any) -> list[str]:
     if not isinstance(table, dict):
         return [f"a YAML {type(table).__name__}, expected a map"]
     problems = [f'"{name}" is missing' for name in ("date", "source", "hosts") if name not in table]
+    problems += _gpu_problems(table.get("gpus"))
     hosts = table.get("hosts", {})
     if not isinstance(hosts, dict):
         return [*problems, '"hosts" is no map']
@@ -124,6 +140,19 @@ def _problems(table: Any) -> list[str]:
             if not _is_price(value)
         ]
     return problems
+
+
+def _gpu_problems(gpus: Any) -> list[str]:
+    if gpus is None:
+        return []
+    hours = gpus.get("usd_per_hour") if isinstance(gpus, dict) else None
+    if not isinstance(hours, dict) or "date" not in gpus:
+        return ['"gpus" needs date and usd_per_hour: {NAME: USD}']
+    return [
+        f'"gpus.usd_per_hour.{name}" is {value!r}, expected a number from 0'
+        for name, value in hours.items()
+        if not _is_price(value)
+    ]
 
 
 def _numbers(prices: Any) -> list[tuple[str, Any]]:

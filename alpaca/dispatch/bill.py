@@ -1,0 +1,132 @@
+"""What a whole plan will cost: tokens of teachers and hours of GPUs, as guesses that are marked so, and in dollars.
+
+Only what is left to do counts. Answering and scoring on a GPU is not forecast, and the bill says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from alpaca import artifacts
+from alpaca.dispatch import asking, forecast, training
+from alpaca.dispatch.prepare import Session
+from alpaca.errors import UserError
+from alpaca.teachers import prices
+
+ORIGINAL = "the original's recipe: about $500 of teacher and $100 of GPUs"
+"""Stanford Alpaca's release (2023): its data cost less than $500, its training less than $100."""
+HOUR = 3600.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Bill:
+    """Sums over the stages that are left to do."""
+
+    tokens: int = 0
+    teacher_usd: float = 0.0
+    unpriced: list[str] = field(default_factory=list)
+    """Stages that ask a teacher whose price nobody knows."""
+    gpu_hours: Counter[str] = field(default_factory=Counter)
+    cpu_seconds: float = 0.0
+    """Of training on this machine's processor, one process after the other."""
+    untimed: list[str] = field(default_factory=list)
+    """Trainings whose time is not known."""
+    unforecast: int = 0
+    """Stages that answer with a model on a GPU."""
+    measured: bool = False
+    """Whether some time was taken from stages that ran before."""
+    prices: prices.GpuPrices = field(default_factory=prices.gpu_prices)
+
+    @property
+    def gpu_usd(self) -> float:
+        """Of the kinds of GPUs that have a price."""
+        return sum(hours * self.prices.usd_per_hour.get(name, 0.0) for name, hours in self.gpu_hours.items())
+
+    @property
+    def usd(self) -> float:
+        return self.teacher_usd + self.gpu_usd
+
+    def told(self) -> list[str]:
+        """In words, one line for each part; nothing where nothing is left to do."""
+        lines = [*self._teachers(), *self._gpus(), *self._processor()]
+        if self.gpu_hours or self.teacher_usd:
+            lines.append(f"together about ${self.usd:,.2f} (a guess); {ORIGINAL}")
+        return lines
+
+    def beyond(self, max_usd: float | None, max_tokens: int | None) -> Iterator[UserError]:
+        """Limits of a question that the guess is above."""
+        if max_usd is not None and self.usd > max_usd:
+            yield _beyond(f"a guess of ${self.usd:,.2f}", f"spend.max_usd: {max_usd:g}")
+        if max_tokens is not None and self.tokens > max_tokens:
+            yield _beyond(f"a guess of {asking.short(self.tokens)} tokens", f"spend.max_tokens: {max_tokens:,}")
+
+    def _teachers(self) -> Iterator[str]:
+        if self.tokens:
+            money = f"${self.teacher_usd:,.2f}" if self.teacher_usd else "no money"
+            rest = f"; price unknown: {_few(self.unpriced)}" if self.unpriced else ""
+            yield f"teachers: about {asking.short(self.tokens)} tokens (a guess), {money}{rest}"
+
+    def _gpus(self) -> Iterator[str]:
+        for name, hours in sorted(self.gpu_hours.items()):
+            price = self.prices.usd_per_hour.get(name)
+            money = "price unknown" if price is None else f"${hours * price:,.2f} at ${price:g} ({self.prices.date})"
+            how = "by what ran before and guesses" if self.measured else "a guess"
+            yield f"training: about {hours:.2g} GPU-hours of {name} ({how}), {money}"
+        if self.gpu_hours and self.unforecast:
+            yield f"answers: {self.unforecast} stages on GPUs, not counted"
+        if self.untimed:
+            yield f"training: time not known of {_few(self.untimed)}"
+
+    def _processor(self) -> Iterator[str]:
+        if self.cpu_seconds:
+            yield f"training: about {training.clock(self.cpu_seconds)} of this machine's processor, no money"
+
+
+def bill(session: Session) -> Bill:
+    """The bill of a plan. Raises UserError for a file of prices that does not fit."""
+    found = Bill(prices=prices.gpu_prices(session.run.spend.prices))
+    for key, folder in session.folders.items():
+        if not artifacts.is_finished(folder):
+            _add_teacher(found, session, key)
+            _add_training(found, session, key)
+            found.unforecast += session.plan.nodes[key].stage == "respond"
+    return found
+
+
+def _add_teacher(found: Bill, session: Session, key: str) -> None:
+    asked = asking.asked(session.plan.nodes[key], session.plan, session.output)
+    if asked is None:
+        return
+    found.tokens += asked.tokens
+    if asked.usd is None:
+        found.unpriced.append(session.label(key))
+    else:
+        found.teacher_usd += asked.usd
+
+
+def _add_training(found: Bill, session: Session, key: str) -> None:
+    node, plan, output = session.plan.nodes[key], session.plan, session.output
+    if node.stage != "train":
+        return
+    before = forecast.seconds_before(node, plan, output)
+    expected = training.expected(node, plan, output, session.run.cluster.threads)
+    seconds = before if before is not None else expected.seconds
+    if seconds is None:
+        found.untimed.append(session.label(key))
+        return
+    found.measured |= before is not None
+    if expected.gpu is None:
+        found.cpu_seconds += seconds
+    else:
+        found.gpu_hours[expected.gpu] += seconds * node.config.fsdp.world_size / HOUR
+
+
+def _beyond(guess: str, limit: str) -> UserError:
+    remedy = "fewer points, seeds or examples, or a higher limit in the question's file"
+    return UserError(what=f"{guess} is above the limit of the question", where=limit, remedy=remedy)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
