@@ -1,4 +1,4 @@
-"""Intervals for means and rates, by scipy: one module for every number that is shown with its uncertainty.
+"""Intervals for means and rates, by scipy.
 
 Student t where the unit is a training run (few, roughly normal), Wilson where it is a right-or-wrong item, the BCa
 bootstrap where an item's score is any number.
@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+
+# `scipy.stats` is loaded at its first use: it takes 0.7 s that a dry run, which plans with `scipy.special`, need not wait.
+import scipy
 
 LEVEL = 0.95
 _RESAMPLES = 4999
@@ -29,7 +31,8 @@ class Interval:
     high: float
     n: int
     method: str
-    """"Student t", "Welch t", "Wilson", "bootstrap", "sign" or "constant" (all values equal: no width to estimate)."""
+    """"Student t", "Welch t", "crossed t" (runs x items), "Wilson", "Newcombe", "bootstrap", "nested bootstrap", "sign"
+    or "constant" (all values equal: no width to estimate)."""
     level: float = LEVEL
 
     def within(self, least: float, most: float) -> Interval:
@@ -46,13 +49,13 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
     values: independent and roughly normal, such as one score per seed. Raises ValueError for fewer than two values.
     """
-    _check(values, least=2)
-    _check_level(level)
+    check_values(values, least=2)
+    check_level(level)
     n, mean = len(values), float(np.mean(values))
-    error = float(stats.sem(values))
-    if _constant(values):
+    error = float(scipy.stats.sem(values))
+    if is_constant(values):
         return Interval(estimate=mean, low=mean, high=mean, n=n, method="constant", level=level)
-    half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * error
+    half = float(scipy.stats.t.ppf(0.5 + level / 2, n - 1)) * error
     return Interval(estimate=mean, low=mean - half, high=mean + half, n=n, method="Student t", level=level)
 
 
@@ -62,13 +65,13 @@ def welch_interval(reference: Sequence[float], other: Sequence[float], level: fl
     `n` counts the values of both. Two samples without any spread give the method "constant". Raises ValueError for
     fewer than two values in either.
     """
-    _check(reference, least=2)
-    _check(other, least=2)
-    _check_level(level)
+    check_values(reference, least=2)
+    check_values(other, least=2)
+    check_level(level)
     n, change = len(reference) + len(other), float(np.mean(other) - np.mean(reference))
-    if _constant(reference) and _constant(other):
+    if is_constant(reference) and is_constant(other):
         return Interval(estimate=change, low=change, high=change, n=n, method="constant", level=level)
-    bounds = stats.ttest_ind(other, reference, equal_var=False).confidence_interval(level)
+    bounds = scipy.stats.ttest_ind(other, reference, equal_var=False).confidence_interval(level)
     return Interval(estimate=change, low=float(bounds.low), high=float(bounds.high), n=n, method="Welch t", level=level)
 
 
@@ -79,8 +82,8 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}: expected 0 <= successes <= n and n >= 1")
-    _check_level(level)
-    bounds = stats.binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
+    check_level(level)
+    bounds = scipy.stats.binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
     return Interval(
         estimate=successes / n, low=float(bounds.low), high=float(bounds.high), n=n, method="Wilson", level=level
     )
@@ -92,10 +95,10 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, level: float = LEVEL)
     Equal values and seed give equal bounds. Values without any spread give an interval of no width and the method
     "constant". Raises ValueError for no values or one that is not finite.
     """
-    _check(values, least=1)
-    _check_level(level)
+    check_values(values, least=1)
+    check_level(level)
     mean = float(np.mean(values))
-    if _constant(values):
+    if is_constant(values):
         return Interval(estimate=mean, low=mean, high=mean, n=len(values), method="constant", level=level)
     low, high = _bootstrap_bounds(values, seed, level, "BCa")
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -127,7 +130,7 @@ def can_be_conclusive(items: int, level: float = LEVEL) -> bool:
 
 def mean_interval(values: Sequence[float], seed: int = 0, level: float = LEVEL) -> Interval:
     """The interval over items: Wilson where every value is 0 or 1, the bootstrap otherwise."""
-    _check(values, least=1)
+    check_values(values, least=1)
     if is_binary(values):
         return wilson(round(sum(values)), len(values), level)
     return bootstrap_mean(values, seed, level)
@@ -147,8 +150,8 @@ def simultaneous_level(comparisons: int, level: float = LEVEL) -> float:
 
 def _bootstrap_bounds(values: Sequence[float], seed: int, level: float, method: str) -> tuple[float, float]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        result = stats.bootstrap(
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        result = scipy.stats.bootstrap(
             (np.asarray(values, dtype=float),),
             np.mean,
             n_resamples=_RESAMPLES,
@@ -160,11 +163,13 @@ def _bootstrap_bounds(values: Sequence[float], seed: int, level: float, method: 
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def _constant(values: Sequence[float]) -> bool:
+def is_constant(values: Sequence[float]) -> bool:
+    """Whether all values are equal."""
     return len(set(values)) == 1
 
 
-def _check(values: Sequence[float], *, least: int) -> None:
+def check_values(values: Sequence[float], *, least: int) -> None:
+    """Raises ValueError for fewer values than `least` or one that is not finite."""
     if len(values) < least:
         raise ValueError(f"{len(values)} values: an interval needs at least {least}")
     odd = [value for value in values if not math.isfinite(value)]
@@ -172,6 +177,7 @@ def _check(values: Sequence[float], *, least: int) -> None:
         raise ValueError(f"not finite: {odd[:3]}")
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Raises ValueError unless `level` lies between 0 and 1."""
     if not 0.0 < level < 1.0:
         raise ValueError(f"level is {level}: expected a number between 0 and 1")
