@@ -1,20 +1,24 @@
-"""Claim: what a sweep's comparison says about its own errors is so, in every cell of {3, 5, 10 seeds} x {seed sd 0, 0.03, 0.10}.
+"""Claim: the comparison of a sweep's arms is as often wrong, and finds as much, as it says.
 
-    python benchmarks/calibration.py [--quick] [--arm-sd 0.3] [--own-spread] [--uneven 1]
+    python benchmarks/calibration.py [--quick] [--arm-sd SD] [--own-spread] [--paired CORRELATION] [--uneven FACTOR]
 
-Each cell simulates 1,000 sweeps without any effect and 1,000 with one planted effect of the size that the design states as
-detectable: a baseline and four arms, 400 items right or wrong, all through `alpaca.statistics.compare`. The keys are the
-worst cell's: false_positive_rate (family-wise, nothing planted), power_at_mde (the planted effect found, that is significant
-and of the right sign) and coverage (pointwise 95 % intervals, all four comparisons of both kinds of sweep). Lists have all
-nine cells, seeds outermost: joint_coverages is the share of sweeps all of whose four simultaneous intervals hold,
-and others_* are coverages of the planted effect by ways not chosen (Student's t over seeds; items nested in seeds,
-percentile and BCa).
+Cells are {3, 5, 10} seeds x seed sd {0, 0.03, 0.10}. Each simulates 1,000 sweeps without any effect and 1,000 with
+one planted effect of the size that the design states as detectable: a baseline and four arms, 400 items right or
+wrong, all through `alpaca.statistics.compare`. The keys are the worst cell's: false_positive_rate (family-wise,
+nothing planted), power_at_mde (the planted effect is significant and of the right sign) and coverage (pointwise 95 %
+intervals of all four comparisons in both kinds of sweep). Lists have all nine cells, seeds outermost. joint_coverages
+is the share of sweeps whose four simultaneous intervals all hold; others_* are coverages of the planted effect by
+ways that were not chosen: Student's t over seeds, and the bootstrap over items nested in seeds (percentile and BCa).
 
-Whether an answer is right follows a probit model: difficulties of items are shared by all arms and seeds (sd 1), each arm
-has its own deviations by item (`--arm-sd`), and each run's accuracy over the population of items varies by the cell's
-seed sd, exactly, on the scale of accuracy. `--own-spread` estimates the seeds' spread for each pair of arms instead of
-pooling it; `--uneven F` gives the first arm beside the baseline F times the others' seed sd, against the assumption of
-pooling (its power then says nothing, as the stated effect assumes equal spreads). `--quick` is a smoke run of 20 sweeps.
+Whether an answer is right follows a probit model: difficulties of items are shared by all arms and seeds (sd 1), each
+arm has its own deviations by item (`--arm-sd`, 0.3 unless given), and the accuracy of a run over the population of
+items varies by the cell's seed sd, exactly, on the scale of accuracy. The truth is that of the populations of seeds
+and items.
+
+`--own-spread` estimates the seeds' spread for each pair of arms instead of pooling it. `--paired R` pairs runs by
+seed and lets the accuracies of one seed correlate by R. `--uneven F` gives the first arm beside the baseline F times
+the others' seed sd, against the assumption of pooling (the stated effect then assumes equal spreads). `--quick` is a
+smoke run of 20 sweeps a cell.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import json
 import math
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +38,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from alpaca.statistics import Comparison, Design, compare, detectable_effect, t_interval
+from alpaca.statistics import LEVEL, POWER, Comparison, Design, compare, detectable_effect, t_interval
 from alpaca.statistics.paired import bca_bounds
 
 ITEMS = 400
@@ -42,7 +47,16 @@ SEEDS = (3, 5, 10)
 SEED_SDS = (0.0, 0.03, 0.10)
 DIFFICULTY_SD = 1.0
 MIDDLE = 0.5
-LEVEL = 0.95
+KEYS = (
+    "false_positive_rates",
+    "powers",
+    "coverages",
+    "joint_coverages",
+    "others_t_over_seeds",
+    "others_nested_percentile",
+    "others_nested_bca",
+    "detectable_effects",
+)
 Matrix = NDArray[np.float64]
 
 
@@ -54,22 +68,28 @@ class World:
     seed_sd: float
     arm_sd: float
     pooled: bool
+    seed_correlation: float | None
+    """None where runs are not paired by seed."""
     uneven: float
 
     @property
     def latent_variance(self) -> float:
-        return 1 + DIFFICULTY_SD**2 + self.arm_sd**2
+        return float(1 + DIFFICULTY_SD**2 + self.arm_sd**2)
 
     def scores(self, accuracies: Matrix, rng: np.random.Generator) -> Matrix:
         """(arms, seeds, items) of 0 and 1 for arms of such accuracies over the population of items and seeds."""
         sds = np.full(len(accuracies), self.seed_sd)
         sds[1] *= self.uneven
-        runs = accuracies[:, None] + sds[:, None] * rng.standard_normal((len(accuracies), self.seeds))
+        common = self.seed_correlation or 0.0
+        luck = math.sqrt(common) * rng.standard_normal(self.seeds) + math.sqrt(1 - common) * rng.standard_normal(
+            (len(accuracies), self.seeds)
+        )
+        runs = accuracies[:, None] + sds[:, None] * luck
         # Stretched by the latent spread, the items' mean of the probabilities is the run's accuracy, exactly.
         thresholds = scipy.special.ndtri(np.clip(runs, 0.002, 0.998)) * math.sqrt(self.latent_variance)
         by_item = DIFFICULTY_SD * rng.standard_normal(ITEMS) + self.arm_sd * rng.standard_normal((len(runs), ITEMS))
         chances = scipy.special.ndtr(thresholds[:, :, None] + by_item[:, None, :])
-        return (rng.random(chances.shape) < chances).astype(float)
+        return np.asarray(rng.random(chances.shape) < chances, dtype=float)
 
     def design(self, effect: float) -> Design:
         """What a planner who knows the world would enter, for arms at MIDDLE -+ effect / 2."""
@@ -86,6 +106,8 @@ class World:
             across_arms=(_both_right(low, high, shared) - low * high) / variance,
             comparisons=ARMS,
             pooled=self.pooled,
+            paired=self.seed_correlation is not None,
+            seed_correlation=self.seed_correlation or 0.0,
         )
 
     def detectable(self) -> float:
@@ -96,67 +118,55 @@ class World:
         return effect
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tally:
-    """Counts of one cell."""
-
-    sweeps: int
-    any_found: int
-    planted_found: int
-    covered: int
-    all_covered: int
-    others: dict[str, int]
-
-
 def _both_right(one: float, other: float, correlation: float) -> float:
     bounds = scipy.special.ndtri([one, other])
     return float(scipy.stats.multivariate_normal(cov=[[1, correlation], [correlation, 1]]).cdf(bounds))
 
 
-def tally(world: World, sweeps: int, resamples: int, seed: int) -> Tally:
+def cell(world: World, sweeps: int, resamples: int, seed: int) -> dict[str, float]:
+    """The rates of one cell, named as the lists of the result."""
     rng = np.random.default_rng(seed)
     effect = world.detectable()
-    flat = np.full(ARMS + 1, MIDDLE)
-    planted = np.full(ARMS + 1, MIDDLE - effect / 2)
+    flat, planted = np.full(ARMS + 1, MIDDLE), np.full(ARMS + 1, MIDDLE - effect / 2)
     planted[1] += effect
-    any_found = planted_found = covered = all_covered = 0
-    others: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for _ in range(sweeps):
         null = compared(world, world.scores(flat, rng))
-        any_found += any(one.significant for one in null.effects)
         scores = world.scores(planted, rng)
         found = compared(world, scores)
-        first = found.effects[0]
-        planted_found += first.significant and first.interval.estimate > 0
-        for comparison, truth in ((null, [0.0] * ARMS), (found, [effect] + [0.0] * (ARMS - 1))):
-            pairs = list(zip(comparison.effects, truth, strict=True))
-            covered += sum(not one.pointwise.excludes(true) for one, true in pairs)
-            all_covered += all(not one.interval.excludes(true) for one, true in pairs)
-        for name, holds in by_other_ways(scores[1] - scores[0], effect, resamples, rng).items():
-            others[name] = others.get(name, 0) + holds
-    return Tally(
-        sweeps=sweeps,
-        any_found=any_found,
-        planted_found=planted_found,
-        covered=covered,
-        all_covered=all_covered,
-        others=others,
-    )
+        counts["false_positive_rates"] += any(one.significant for one in null.effects)
+        counts["powers"] += found.effects[0].significant and found.effects[0].interval.estimate > 0
+        for comparison, truth in ((null, 0.0), (found, effect)):
+            pointwise, joint = held(comparison, truth)
+            counts["coverages"] += pointwise
+            counts["joint_coverages"] += joint
+        counts.update(by_other_ways(scores[1] - scores[0], effect, resamples, rng))
+    trials = {"coverages": 2 * ARMS * sweeps, "joint_coverages": 2 * sweeps}
+    rates = {key: count / trials.get(key, sweeps) for key, count in counts.items()}
+    return {**rates, "detectable_effects": effect}
 
 
 def compared(world: World, scores: Matrix) -> Comparison:
-    return compare({str(arm): values for arm, values in enumerate(scores)}, "0", pooled=world.pooled)
+    arms = {str(arm): values for arm, values in enumerate(scores)}
+    return compare(arms, "0", pooled=world.pooled, paired=world.seed_correlation is not None)
 
 
-def by_other_ways(differences: Matrix, truth: float, resamples: int, rng: np.random.Generator) -> dict[str, bool]:
-    """Whether the intervals that were not chosen hold the truth; differences: (seeds, items)."""
+def held(comparison: Comparison, first: float) -> tuple[int, bool]:
+    """How many pointwise intervals hold the truth (`first`, then zeros), and whether all simultaneous ones do."""
+    pairs = [(one, first if number == 0 else 0.0) for number, one in enumerate(comparison.effects)]
+    pointwise = sum(not one.pointwise.excludes(true) for one, true in pairs)
+    return pointwise, all(not one.interval.excludes(true) for one, true in pairs)
+
+
+def by_other_ways(differences: Matrix, truth: float, resamples: int, rng: np.random.Generator) -> dict[str, int]:
+    """1 where the intervals that were not chosen hold the truth, else 0; differences: (seeds, items)."""
     means = nested_means(differences, resamples, rng)
     low, high = np.quantile(means, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
     bca_low, bca_high = bca_bounds(means, differences, LEVEL)
     return {
-        "t_over_seeds": not t_interval(differences.mean(axis=1).tolist(), LEVEL).excludes(truth),
-        "nested_percentile": bool(low <= truth <= high),
-        "nested_bca": bca_low <= truth <= bca_high,
+        "others_t_over_seeds": int(not t_interval(differences.mean(axis=1).tolist(), LEVEL).excludes(truth)),
+        "others_nested_percentile": int(low <= truth <= high),
+        "others_nested_bca": int(bca_low <= truth <= bca_high),
     }
 
 
@@ -168,49 +178,43 @@ def nested_means(differences: Matrix, resamples: int, rng: np.random.Generator) 
     return np.asarray((counts[:, :, 2] - counts[:, :, 0]).mean(axis=1) / items)
 
 
-def cells(base: World) -> list[World]:
-    return [replace(base, seeds=seeds, seed_sd=sd) for seeds in SEEDS for sd in SEED_SDS]
-
-
-def result_of(worlds: list[World], tallies: list[Tally]) -> dict[str, object]:
-    rates = {
-        "false_positive_rates": [one.any_found / one.sweeps for one in tallies],
-        "powers": [one.planted_found / one.sweeps for one in tallies],
-        "coverages": [one.covered / (2 * ARMS * one.sweeps) for one in tallies],
-        "joint_coverages": [one.all_covered / (2 * one.sweeps) for one in tallies],
-        **{f"others_{name}": [one.others[name] / one.sweeps for one in tallies] for name in tallies[0].others},
-        "detectable_effects": [world.detectable() for world in worlds],
-    }
-    worst = {
-        "false_positive_rate": max(rates["false_positive_rates"]),
-        "power_at_mde": max(rates["powers"], key=lambda power: abs(power - 0.8)),
-        "coverage": max(rates["coverages"], key=lambda coverage: abs(coverage - LEVEL)),
-    }
-    rounded = {key: [round(value, 4) for value in values] for key, values in rates.items()}
+def result_of(worlds: list[World], rates: list[dict[str, float]]) -> dict[str, object]:
+    lists = {key: [round(one.get(key, 0.0), 4) for one in rates] for key in KEYS}
     return {
-        **{key: round(value, 4) for key, value in worst.items()},
+        "false_positive_rate": max(lists["false_positive_rates"]),
+        "power_at_mde": max(lists["powers"], key=lambda power: abs(power - POWER)),
+        "coverage": max(lists["coverages"], key=lambda coverage: abs(coverage - LEVEL)),
         "seeds": [world.seeds for world in worlds],
         "seed_sds": [world.seed_sd for world in worlds],
-        **rounded,
+        **lists,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--arm-sd", type=float, default=0.3, help="an arm's own deviations by item, probit scale")
+    parser.add_argument("--arm-sd", type=float, default=0.3, metavar="SD")
     parser.add_argument("--own-spread", action="store_true")
+    parser.add_argument("--paired", type=float, metavar="R")
     parser.add_argument("--uneven", type=float, default=1.0, metavar="F")
     given = parser.parse_args()
     sweeps, resamples = (20, 99) if given.quick else (1000, 999)
-    base = World(seeds=3, seed_sd=0.0, arm_sd=given.arm_sd, pooled=not given.own_spread, uneven=given.uneven)
-    worlds, tallies = cells(base), []
+    base = World(
+        seeds=SEEDS[0],
+        seed_sd=SEED_SDS[0],
+        arm_sd=given.arm_sd,
+        pooled=not given.own_spread,
+        seed_correlation=given.paired,
+        uneven=given.uneven,
+    )
+    worlds = [replace(base, seeds=seeds, seed_sd=sd) for seeds in SEEDS for sd in SEED_SDS]
+    rates = []
     for number, world in enumerate(worlds):
         began = time.perf_counter()
-        tallies.append(tally(world, sweeps, resamples, seed=number))
+        rates.append(cell(world, sweeps, resamples, seed=number))
         took = time.perf_counter() - began
-        print(f"{world.seeds} seeds, seed sd {world.seed_sd}: {tallies[-1]}, {took:.1f} s", file=sys.stderr, flush=True)
-    print(json.dumps(result_of(worlds, tallies)))
+        print(f"{world.seeds} seeds, sd {world.seed_sd}: {rates[-1]}, {took:.1f} s", file=sys.stderr, flush=True)
+    print(json.dumps(result_of(worlds, rates)))
 
 
 if __name__ == "__main__":

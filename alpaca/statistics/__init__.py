@@ -1,4 +1,4 @@
-"""Every number that is shown with its uncertainty: intervals, tests, detectable effects, comparisons of a sweep's arms."""
+"""Every number that is shown with its uncertainty: intervals, tests, detectable effects, a sweep's arms."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
 """Several arms against a baseline, each run by several seeds on the same items: effects, corrected and consistent.
 
-The difference of two arms varies by its runs (another seed gives another model) and by its items (another set would favour
-another arm), and the two are crossed, as every run answers every item. Its squared error is estimated from the two-way
-analysis of variance, runs + items - noise: the spread of run means, the spread of the items' mean differences, less the
-noise of single answers that both contain (Cornfield & Tukey, Annals of Mathematical Statistics 27, 1956). Radiology
-compares readers on cases so (Dorfman, Berbaum & Metz, Investigative Radiology 27, 1992). The interval is Student's t with
-Satterthwaite's degrees of freedom, which the few runs dominate.
+The difference of two arms varies by its runs (another seed gives another model) and by its items (another set would
+favour another arm), and the two are crossed, as every run answers every item. Its squared error is estimated from the
+two-way analysis of variance, runs + items - noise: the spread of run means, the spread of the items' mean
+differences, less the noise of single answers that both contain (Cornfield & Tukey, Annals of Mathematical Statistics
+27, 1956). Radiology compares readers on cases so (Dorfman, Berbaum & Metz, Investigative Radiology 27, 1992). The
+interval is Student's t with Satterthwaite's degrees of freedom, which the few runs dominate.
 
-Why not something else (figures in benchmarks/results, the calibration page): t over seeds alone takes the items as fixed
-and misses that arms differ in which items they get right; a bootstrap over items nested in seeds covers too little with
-three seeds, where there are only ten distinct draws, and counts the noise twice with ten.
+Why not something else (figures in benchmarks/results, the calibration page): t over seeds alone takes the items as
+fixed and misses that arms differ in which items they get right; a bootstrap over items nested in seeds covers too
+little with three seeds, where there are only ten distinct draws, and counts the noise twice with ten.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Effect:
     significant: bool
     """corrected_p < alpha."""
     detectable: float
-    """The smallest true difference that this comparison would find with the power asked for, by the spread seen here."""
+    """The smallest true difference that this comparison would find with `power`, by the spread seen here."""
     over_seeds: bool
     """Whether the interval speaks of new seeds and new items, or of new items for these very runs."""
 
@@ -101,7 +101,7 @@ class _Arm:
 
     @property
     def noise_df(self) -> int:
-        return (self.seeds - 1) * (self.values.shape[1] - 1)
+        return (self.seeds - 1) * (len(self.item_means) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class _Sweep:
             return Error(runs=0, runs_df=1, items=items, items_df=items_df, noise=0, noise_df=1)
         noise, noise_df = self._noise(arm)
         if runs == 0:
-            # Run means of right-or-wrong items coincide by chance; no spread at all would make any difference significant.
+            # Run means of right-or-wrong items coincide by chance, and any difference would be significant then.
             runs, freedom = noise, noise_df
         return Error(runs=runs, runs_df=freedom, items=items, items_df=items_df, noise=noise, noise_df=noise_df)
 
@@ -167,13 +167,15 @@ def compare(
     """The effect of each arm against the baseline, with the family-wise error of all of them held at alpha.
 
     scores: arm -> (seeds, items), the same items in the same order in every arm; the number of seeds may differ.
-    paired: run k of every arm shares what its seed draws; worth its degrees of freedom only where that makes runs rise and
-    fall together. pooled: one spread of seeds for all arms, as in Dunnett (JASA 50, 1955). With three seeds an arm's own
-    spread has two to four degrees of freedom, and nothing but huge effects are found; the price is the assumption that
-    seeds vary about equally in every arm, which `run_sd` shows. pooled=False is Welch's way, or one t per pair.
+    paired: run k of every arm shares what its seed draws; worth its degrees of freedom only where that makes runs
+    rise and fall together. pooled: one spread of seeds for all arms, as in Dunnett (JASA 50, 1955). With three seeds
+    an arm's own spread has two to four degrees of freedom, and nothing but huge effects are found; the price is the
+    assumption that seeds vary about equally in every arm, which `run_sd` shows. pooled=False is Welch's way, or one t
+    per pair.
 
-    Where no spread of seeds can be had (one run each), the effects are over items for these very runs. Raises ValueError
-    for arms with other items, fewer than two arms or items, paired arms with unequal seeds, or scores that are not finite.
+    Where no spread of seeds can be had (one run each), the effects are over items for these very runs. Raises
+    ValueError for arms with other items, fewer than two arms or items, paired arms with unequal seeds, or scores that
+    are not finite.
     """
     _check(scores, baseline, paired)
     arms = {name: _Arm(values=np.asarray(values, dtype=float)) for name, values in scores.items()}
@@ -197,10 +199,11 @@ def compare(
 
 
 def estimated_design(scores: Mapping[str, ArrayLike], baseline: str, *, paired: bool = False) -> Design:
-    """The design of a finished sweep with its spreads estimated, for `needed` and `detectable_effect`; pooled, see `compare`.
+    """The design of a finished sweep with its spreads estimated, for `needed` and `detectable_effect`; pooled.
 
-    Averages over arms; parts that come out negative count as none. Where arms have unequal numbers of seeds, the smallest
-    is the design's. Raises ValueError as `compare`, and for an arm with a single run, whose seeds' spread is unknown.
+    Averages over arms; parts that come out negative count as none. Where arms have unequal numbers of seeds, the
+    smallest is the design's. Raises ValueError as `compare`, and for an arm with a single run, whose seeds' spread is
+    unknown.
     """
     _check(scores, baseline, paired)
     arms = {name: _Arm(values=np.asarray(values, dtype=float)) for name, values in scores.items()}

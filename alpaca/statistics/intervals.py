@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-# `scipy.stats` is loaded at its first use: it takes 0.7 s that a dry run, which plans with `scipy.special`, need not wait.
+# `scipy.stats` loads at its first use: that takes 0.7 s, and a dry run needs `scipy.special` alone.
 import scipy
 
 LEVEL = 0.95

@@ -38,10 +38,10 @@ class PairedTest:
 
 
 def sign_test(wins: int, losses: int, level: float = LEVEL) -> PairedTest:
-    """The exact sign test of "a win is as likely as a loss", with Wilson's interval of the share of wins; ties are left out.
+    """The exact sign test of "a win is as likely as a loss", with Wilson's interval of the share of wins.
 
-    The two may disagree by a hair at the border, as the test is exact and the interval is not. Raises ValueError for
-    negative counts or no untied pair.
+    Ties are left out. The two may disagree by a hair at the border, as the test is exact and the interval is not.
+    Raises ValueError for negative counts or no untied pair.
     """
     interval = wilson(wins, wins + losses, level)
     p_value = float(scipy.stats.binomtest(wins, wins + losses).pvalue)
@@ -51,9 +51,10 @@ def sign_test(wins: int, losses: int, level: float = LEVEL) -> PairedTest:
 def mcnemar(reference: ArrayLike, other: ArrayLike, level: float = LEVEL) -> PairedTest:
     """McNemar's exact test (Psychometrika 12, 1947) of two runs that were right or wrong on the same items.
 
-    reference, other: (items,) of 0 and 1. The interval is that of rate(other) - rate(reference) by Newcombe's hybrid of
-    Wilson's bounds (method 10, Statistics in Medicine 17, 1998); the p value decides where they disagree at the border.
-    It speaks of these two runs alone, not of another seed. Raises ValueError for unequal lengths, no item or other values.
+    reference, other: (items,) of 0 and 1. The interval is that of rate(other) - rate(reference) by Newcombe's hybrid
+    of Wilson's bounds (method 10, Statistics in Medicine 17, 1998); the p value decides where they disagree at the
+    border. It speaks of these two runs alone, not of another seed. Raises ValueError for unequal lengths, no item or
+    other values.
     """
     # statsmodels takes a second to load, and a dry run has no use for it.
     from statsmodels.stats.contingency_tables import mcnemar as test
@@ -70,12 +71,13 @@ def mcnemar(reference: ArrayLike, other: ArrayLike, level: float = LEVEL) -> Pai
 
 
 def sign_flip_test(differences: ArrayLike, *, over: str, seed: int = 0, level: float = LEVEL) -> PairedTest:
-    """The permutation test of paired values (Fisher, The Design of Experiments, 1935): signs flip, in all ways up to 13 units.
+    """The permutation test of paired values (Fisher, The Design of Experiments, 1935): all flips up to 13 units.
 
-    differences: (seeds, items), other minus reference. over="seeds" flips whole runs, speaks of new seeds on these items,
-    and cannot fall below p = 2^(1 - seeds): never significant at 5 % with fewer than six. over="items" flips each item's
-    mean, and speaks of new items for these runs. With more than 13 units, 9,999 sampled flips. The interval is Student's t
-    over seeds or `change_interval` over items. Raises ValueError for another `over` or fewer than two units.
+    differences: (seeds, items), other minus reference. over="seeds" flips whole runs, speaks of new seeds on these
+    items, and cannot fall below p = 2^(1 - seeds): never significant at 5 % with fewer than six. over="items" flips
+    each item's mean, and speaks of new items for these runs. With more than 13 units, 9,999 sampled flips. The
+    interval is Student's t over seeds or `change_interval` over items. Raises ValueError for another `over` or fewer
+    than two units.
     """
     if over not in ("seeds", "items"):
         raise ValueError(f"over is {over!r}: expected 'seeds' or 'items'")
@@ -94,8 +96,8 @@ def sign_flip_test(differences: ArrayLike, *, over: str, seed: int = 0, level: f
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Holm's corrected p values (Scandinavian Journal of Statistics 6, 1979), in the order given: family-wise error.
 
-    statsmodels' multipletests gives the same and collects garbage in each call, 0.3 s in a large process. Raises ValueError
-    for a p value outside 0 to 1.
+    statsmodels' multipletests gives the same and collects garbage in each call, 0.3 s in a large process. Raises
+    ValueError for a p value outside 0 to 1.
     """
     odd = [p_value for p_value in p_values if not 0.0 <= p_value <= 1.0]
     if odd:
@@ -110,10 +112,11 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 def nested_bootstrap(differences: ArrayLike, seed: int = 0, level: float = LEVEL) -> Interval:
     """BCa bootstrap of a mean over items nested in seeds: seeds are drawn, and in each drawn seed its items.
 
-    differences: (seeds, items). 4,999 resamples; the acceleration is the jackknife's over seeds, over items where there is
-    one seed. It is no interval for few seeds: at three its coverage is far too low, and at ten too high where the items'
-    noise, which the seeds' spread contains already, is most of it (benchmarks/results). `compare` does better; this one
-    serves many seeds or scores with long tails. Raises ValueError for no values or one that is not finite.
+    differences: (seeds, items). 4,999 resamples; the acceleration is the jackknife's over seeds, over items where
+    there is one seed. It is no interval for few seeds: at three its coverage is far too low, and at ten too high
+    where the items' noise, which the seeds' spread contains already, is most of it (benchmarks/results). `compare`
+    does better; this one serves many seeds or scores with long tails. Raises ValueError for no values or one that is
+    not finite.
     """
     values = _matrix(differences)
     check_values(values.ravel().tolist(), least=1)

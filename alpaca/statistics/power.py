@@ -21,9 +21,9 @@ MOST_ITEMS = 100_000_000
 class Error:
     """The squared standard error of a difference of two arms, in the parts that are estimated apart.
 
-    Sizes are in the squared unit of the score, each with its degrees of freedom. `items` is the variance of the items'
-    mean differences divided by their number; it contains the noise of single answers, which `runs` contains as well, and
-    which is taken off once: `noise`.
+    Sizes are in the squared unit of the score, each with its degrees of freedom. `items` is the variance of the
+    items' mean differences divided by their number; it contains the noise of single answers, which `runs` contains as
+    well, and which is taken off once: `noise`.
     """
 
     runs: float
@@ -49,8 +49,8 @@ class Error:
 class Design:
     """A sweep whose arms are each compared with one baseline, and how much its scores vary.
 
-    Spreads are in the unit of the score (for exact match a share: 0.03 is three points). Raises ValueError for what no
-    design has.
+    Spreads are in the unit of the score (for exact match a share: 0.03 is three points). Raises ValueError for what
+    no design has.
     """
 
     items: int
@@ -64,7 +64,7 @@ class Design:
     same_arm: float
     """Correlation of two runs' scores of one item, where the runs differ in their seed only."""
     across_arms: float
-    """The same for runs of two arms: at most `same_arm`. Where it is less, arms differ in which items they get right."""
+    """The same for runs of two arms, at most `same_arm`; less where arms differ in which items they get right."""
     comparisons: int = 1
     """Arms beside the baseline, which the correction counts."""
     paired: bool = False
@@ -83,7 +83,7 @@ class Design:
             raise ValueError(f"seed_sd {self.seed_sd}, item_sd {self.item_sd}: expected at least 0, and above 0")
         if not -1 <= self.across_arms <= self.same_arm <= 1:
             raise ValueError(
-                f"correlations {self.across_arms} across arms, {self.same_arm} within: expected -1 <= across <= within <= 1"
+                f"across_arms {self.across_arms}, same_arm {self.same_arm}: expected -1 <= across_arms <= same_arm <= 1"
             )
         if not -1 <= self.seed_correlation <= 1:
             raise ValueError(f"seed_correlation {self.seed_correlation}: expected -1 to 1")
@@ -108,7 +108,7 @@ class Design:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Needed:
-    """What would detect an effect; None where no number of that kind alone would (the other kind's spread is too large)."""
+    """What would detect an effect; None where no number of that kind alone would."""
 
     seeds: int | None
     """Seeds in all, with the design's items."""
@@ -126,8 +126,9 @@ def runs_df(seeds: int, comparisons: int, *, paired: bool, pooled: bool) -> floa
 def detectable_effect(design: Design, *, alpha: float = ALPHA, power: float = POWER) -> float:
     """The smallest true difference from the baseline that is found with probability `power`, in the unit of the score.
 
-    "Found" is significant in the right direction after the correction, whose first step is alpha / comparisons; were other
-    arms to differ as well, Holm's later steps would find somewhat more. Raises ValueError unless 0 < alpha < power < 1.
+    "Found" is significant in the right direction after the correction, whose first step is alpha / comparisons; were
+    other arms to differ as well, Holm's later steps would find somewhat more. Raises ValueError unless 0 < alpha <
+    power < 1.
     """
     return detectable(design.error, comparisons=design.comparisons, alpha=alpha, power=power)
 
@@ -142,9 +143,10 @@ def detectable(error: Error, *, comparisons: int, alpha: float, power: float) ->
 
 
 def needed(design: Design, effect: float, *, alpha: float = ALPHA, power: float = POWER) -> Needed:
-    """How many seeds, or how many items, would make `effect` (its sign does not matter) the detectable effect of the design.
+    """How many seeds, or how many items, would make `effect` (its sign does not matter) detectable.
 
-    Searches to 10,000 seeds and 100 million items. Raises ValueError for an effect of 0.
+    The number suffices and one less does not. Searches to 10,000 seeds and 100 million items. Raises ValueError for
+    an effect of 0.
     """
     if effect == 0 or not math.isfinite(effect):
         raise ValueError(f"effect {effect}: expected a number that is not 0")
@@ -160,16 +162,16 @@ def needed(design: Design, effect: float, *, alpha: float = ALPHA, power: float 
 
 
 def untied_pairs(share: float, *, alpha: float = ALPHA, power: float = POWER) -> int:
-    """Untied pairs that a two-sided sign test needs where one side truly wins `share` of them; by the normal approximation.
+    """Untied pairs that a two-sided sign test needs where one side truly wins `share` of them.
 
-    n = ((z(1 - alpha / 2) / 2 + z(power) sqrt(share (1 - share))) / (share - 1/2))^2, as in
-    statsmodels' normal_sample_size_one_tail. Raises ValueError unless 0 < share < 1 and share is not 1/2.
+    By the normal approximation, n = ((z(1 - alpha / 2) / 2 + z(power) sqrt(share (1 - share))) / (share - 1/2))^2, as
+    in statsmodels' normal_sample_size_one_tail. Raises ValueError unless 0 < share < 1 and share is not 1/2.
     """
     if not 0.0 < share < 1.0 or share == 0.5:
         raise ValueError(f"share {share}: expected a number between 0 and 1 other than 0.5")
     _check_rates(alpha, power)
     reach = scipy.special.ndtri(1 - alpha / 2) * 0.5 + scipy.special.ndtri(power) * math.sqrt(share * (1 - share))
-    return math.ceil((reach / (share - 0.5)) ** 2)
+    return math.ceil(float(reach / (share - 0.5)) ** 2)
 
 
 def _least(suffices: Callable[[int], bool], first: int, most: int) -> int | None:
