@@ -28,6 +28,8 @@ from alpaca.statistics.paired import holm
 from alpaca.statistics.power import ALPHA, POWER, Design, Error, detectable
 
 Matrix = NDArray[np.float64]
+# Relative: scores are means of thousands of terms of 2e-16, and spreads are at least of one item in millions.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +121,7 @@ class _Sweep:
         if freedom == 0:
             return Error(runs=0, runs_df=1, items=items, items_df=items_df, noise=0, noise_df=1)
         noise, noise_df = self._noise(arm)
-        if runs == 0:
+        if runs <= _ROUNDING * noise:
             # Run means of right-or-wrong items coincide by chance, and any difference would be significant then.
             runs, freedom = noise, noise_df
         return Error(runs=runs, runs_df=freedom, items=items, items_df=items_df, noise=noise, noise_df=noise_df)
@@ -173,9 +175,10 @@ def compare(
     assumption that seeds vary about equally in every arm, which `run_sd` shows. pooled=False is Welch's way, or one t
     per pair.
 
-    Where no spread of seeds can be had (one run each), the effects are over items for these very runs. Raises
-    ValueError for arms with other items, fewer than two arms or items, paired arms with unequal seeds, or scores that
-    are not finite.
+    The intervals speak of new seeds and of new items drawn like these; for exactly these items they are too wide.
+    Where no spread of seeds can be had (one run each), they speak of new items for these very runs. Raises ValueError
+    for arms with other items, fewer than two arms or items, paired arms with unequal seeds, or scores that are not
+    finite.
     """
     _check(scores, baseline, paired)
     arms = {name: _Arm(values=np.asarray(values, dtype=float)) for name, values in scores.items()}
@@ -219,17 +222,17 @@ def estimated_design(scores: Mapping[str, ArrayLike], baseline: str, *, paired: 
     noise = _average(arm.noise for arm in arms.values())
     between = _average(max(error.items - error.noise, 0.0) * items / 2 for error in errors)
     same = max(-1.0, 1 - noise / variance)
-    runs = _average(arm.run_variance for arm in arms.values())
+    seeds = _average(arm.run_variance for arm in arms.values()) - noise / items
     return Design(
         items=items,
         seeds=min(arm.seeds for arm in arms.values()),
-        seed_sd=math.sqrt(max(runs - noise / items, 0.0)),
+        seed_sd=math.sqrt(max(seeds, 0.0)),
         item_sd=math.sqrt(variance),
         same_arm=same,
         across_arms=max(-1.0, same - between / variance),
         comparisons=len(errors),
         paired=paired,
-        seed_correlation=_seed_correlation(tuple(arms.values()), runs) if paired and runs > 0 else 0.0,
+        seed_correlation=_seed_correlation(tuple(arms.values()), seeds, noise / items) if paired else 0.0,
     )
 
 
@@ -259,18 +262,24 @@ class _Difference:
 
     @cached_property
     def p_value(self) -> float:
-        if self.error.variance == 0:
-            # Every item changes equally in every run: the sign test of the items, as `change_interval` inverts it.
+        if self._is_constant:
+            # The sign test of the items, as `change_interval` inverts it.
             return 2.0 ** (1 - len(self.changes)) if self.estimate else 1.0
         return 2 * float(scipy.special.stdtr(self.error.df, -abs(self.estimate) / math.sqrt(self.error.variance)))
 
     def interval(self, level: float) -> Interval:
-        if self.error.variance == 0:
-            return change_interval(self.changes.tolist(), level=level)
+        if self._is_constant:
+            return change_interval([self.estimate] * len(self.changes), level=level)
         half = math.sqrt(self.error.variance) * float(scipy.special.stdtrit(self.error.df, 0.5 + level / 2))
         low, high = self.estimate - half, self.estimate + half
         method = "crossed t" if self.over_seeds else "Student t"
         return Interval(estimate=self.estimate, low=low, high=high, n=self._units, method=method, level=level)
+
+    @property
+    def _is_constant(self) -> bool:
+        """Whether every item changes equally in every run, but for rounding."""
+        largest = max(float(np.abs(one.values).max()) for one in (self.arm, self.sweep.baseline))
+        return self.error.variance <= (_ROUNDING * largest) ** 2
 
     @property
     def over_seeds(self) -> bool:
@@ -319,9 +328,12 @@ def _block_square(arms: tuple[_Arm, ...]) -> float:
     return float(np.sum(rest**2))
 
 
-def _seed_correlation(arms: tuple[_Arm, ...], runs: float) -> float:
-    left = _block_square(arms) / ((len(arms) - 1) * (arms[0].seeds - 1))
-    return min(1.0, max(-1.0, 1 - left / runs))
+def _seed_correlation(arms: tuple[_Arm, ...], seeds: float, noise: float) -> float:
+    """Of what varies by seed, the share that arms have in common; `noise` is a run mean's."""
+    if seeds <= 0:
+        return 0.0
+    apart = _block_square(arms) / ((len(arms) - 1) * (arms[0].seeds - 1)) - noise
+    return min(1.0, max(-1.0, 1 - apart / seeds))
 
 
 def _average(values: Iterable[float]) -> float:

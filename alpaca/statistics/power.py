@@ -35,12 +35,14 @@ class Error:
 
     @property
     def variance(self) -> float:
-        """Cut below at what the runs alone give: an estimate of the items' own share may come out negative."""
+        """Not below what the runs alone give: an estimate of the items' own share may come out negative."""
         return self.runs + max(self.items - self.noise, 0.0)
 
     @property
     def df(self) -> float:
-        """Satterthwaite's (Biometrics Bulletin 2, 1946). Raises ZeroDivisionError where nothing varies at all."""
+        """Satterthwaite's (Biometrics Bulletin 2, 1946), or the runs' where items bring nothing of their own."""
+        if self.items <= self.noise:
+            return self.runs_df
         parts = ((self.runs, self.runs_df), (self.items, self.items_df), (self.noise, self.noise_df))
         return self.variance**2 / sum(size**2 / df for size, df in parts if size > 0)
 
