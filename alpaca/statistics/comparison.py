@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alpaca.statistics.intervals import Interval, change_interval
 from alpaca.statistics.paired import holm
-from alpaca.statistics.power import ALPHA, POWER, Design, Error, detectable
+from alpaca.statistics.power import ALPHA, POWER, Design, Error, check_rates, detectable
 
 Matrix = NDArray[np.float64]
 # Relative: scores are means of thousands of terms of 2e-16, and spreads are at least of one item in millions.
@@ -180,6 +180,7 @@ def compare(
     for arms with other items, fewer than two arms or items, paired arms with unequal seeds, or scores that are not
     finite.
     """
+    check_rates(alpha, power)
     _check(scores, baseline, paired)
     arms = {name: _Arm(values=np.asarray(values, dtype=float)) for name, values in scores.items()}
     sweep = _Sweep(arms=arms, baseline=arms[baseline], paired=paired, pooled=pooled)

@@ -40,11 +40,17 @@ class Error:
 
     @property
     def df(self) -> float:
-        """Satterthwaite's (Biometrics Bulletin 2, 1946), or the runs' where items bring nothing of their own."""
+        """Satterthwaite's (Biometrics Bulletin 2, 1946), or the runs' where items bring nothing of their own.
+
+        Not below that of any part, as for a sum: taking the noise off can leave next to nothing, and no degrees of
+        freedom.
+        """
         if self.items <= self.noise:
             return self.runs_df
         parts = ((self.runs, self.runs_df), (self.items, self.items_df), (self.noise, self.noise_df))
-        return self.variance**2 / sum(size**2 / df for size, df in parts if size > 0)
+        known = [(size, df) for size, df in parts if size > 0]
+        least = min(df for _, df in known)
+        return max(least, self.variance**2 / sum(size**2 / df for size, df in known))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,7 +143,7 @@ def detectable_effect(design: Design, *, alpha: float = ALPHA, power: float = PO
 
 def detectable(error: Error, *, comparisons: int, alpha: float, power: float) -> float:
     """The same for a given error."""
-    _check_rates(alpha, power)
+    check_rates(alpha, power)
     if error.variance == 0:
         return 0.0
     critical = scipy.special.stdtrit(error.df, 1 - alpha / comparisons / 2)
@@ -171,7 +177,7 @@ def untied_pairs(share: float, *, alpha: float = ALPHA, power: float = POWER) ->
     """
     if not 0.0 < share < 1.0 or share == 0.5:
         raise ValueError(f"share {share}: expected a number between 0 and 1 other than 0.5")
-    _check_rates(alpha, power)
+    check_rates(alpha, power)
     reach = scipy.special.ndtri(1 - alpha / 2) * 0.5 + scipy.special.ndtri(power) * math.sqrt(share * (1 - share))
     return math.ceil(float(reach / (share - 0.5)) ** 2)
 
@@ -190,6 +196,7 @@ def _least(suffices: Callable[[int], bool], first: int, most: int) -> int | None
     return high
 
 
-def _check_rates(alpha: float, power: float) -> None:
+def check_rates(alpha: float, power: float) -> None:
+    """Raises ValueError unless 0 < alpha < power < 1."""
     if not 0.0 < alpha < power < 1.0:
         raise ValueError(f"alpha {alpha}, power {power}: expected 0 < alpha < power < 1")
