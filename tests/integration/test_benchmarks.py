@@ -48,6 +48,12 @@ KEYS = {
         "save_stall_ratio",
         *(f"forecast_{what}_error{size}" for what in ("memory", "seconds") for size in ("", "_tiny")),
     },
+    "calibration": {
+        "false_positive_rate",
+        "power_at_mde",
+        "coverage",
+        *("false_positive_rates", "powers", "coverages", "joint_coverages", "detectable_effects"),
+    },
     "slurm_queue": {"queue_seconds", "sbatch_calls", "status_seconds", "stages", "points", "one_by_one_ratio"},
     "train_gpu": {"tokens_per_second_ours", "mfu_ours", "mfu_computed_ours", "original_ratio", "trl_ratio"},
 }
