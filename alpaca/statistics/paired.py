@@ -113,10 +113,10 @@ def nested_bootstrap(differences: ArrayLike, seed: int = 0, level: float = LEVEL
     """BCa bootstrap of a mean over items nested in seeds: seeds are drawn, and in each drawn seed its items.
 
     differences: (seeds, items). 4,999 resamples; the acceleration is the jackknife's over seeds, over items where
-    there is one seed. It is no interval for few seeds: at three its coverage is far too low, and at ten too high
-    where the items' noise, which the seeds' spread contains already, is most of it (benchmarks/results). `compare`
-    does better; this one serves many seeds or scores with long tails. Raises ValueError for no values or one that is
-    not finite.
+    there is one seed. It is no interval for few seeds: a 95 % interval of three that differ by 0.10 covers 76 %, and
+    where seeds do not differ it covers 97 to 98 %, as it counts the noise of single answers twice
+    (benchmarks/results). `compare` does better; this one serves many seeds or scores with long tails. Raises
+    ValueError for no values or one that is not finite.
     """
     values = _matrix(differences)
     check_values(values.ravel().tolist(), least=1)

@@ -80,7 +80,12 @@ class Design:
     seed_correlation: float = 0.0
     """Correlation of the true accuracies of two arms' runs of one seed; used only where runs are paired."""
     pooled: bool = True
-    """Whether all arms share one estimate of the seeds' spread."""
+    """Whether all arms share one estimate of the seeds' spread.
+
+    Without that, unpaired runs are given 2 (seeds - 1) degrees of freedom, the most that Welch's test has: with three
+    seeds it finds the stated effect in 62 to 64 % of sweeps instead of 80 % (benchmarks/results), with ten in 79 to
+    82 %.
+    """
 
     def __post_init__(self) -> None:
         if self.items < 2 or self.seeds < 1 or self.comparisons < 1:
