@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 CLUSTER = {"grace": 15}
 STEPS = 120
 POINT = [f"train.budget={STEPS} steps", "data.size=150", "train.checkpoint_seconds=1", "optimizer=adamw"]
+POINT += ["eval.embedded.size=60"]
 LOCAL = ["cluster=local", "tracker=none"]
 
 
@@ -147,16 +148,16 @@ def test_a_failed_element_stops_its_descendants_and_nothing_else(
 def test_where_slurm_may_not_cancel_what_can_never_start(cluster: Cluster, reference: Path, tmp_path: Path) -> None:
     """The worker of a failed stage takes back what waits for it; what nobody could take back is left to reap."""
     may_not = "cluster.kill_on_invalid_dep=false"
-    output = sweeps.without(reference, tmp_path / "outputs", "train", "respond", "score")
-    cluster.scontrol("update", "nodename=ALL", "state=drain", "reason=test")
-    sweeps.launch(output, *POINT, *sweeps.overrides(may_not))
-    train, respond = sweeps.only(output, "train"), sweeps.only(output, "respond")
-    cluster.run("scancel", sweeps.element(output, train))
+    output, train = resumed(reference, tmp_path, may_not)
+    respond = sweeps.only(output, "respond")
+    in_the_middle(output, train, 5)
+    os.kill(rank_process(0), signal.SIGKILL)  # no worker is left to take anything back
     reasons = ("squeue", "--noheader", "--format=%r")
-    sweeps.wait(lambda: "DependencyNeverSatisfied" in cluster.run(*reasons), 60, "it waits for ever")
+    sweeps.wait(lambda: "DependencyNeverSatisfied" in cluster.run(*reasons), 60, lambda: sweeps.words(output))
     assert sweeps.known_states(output)[respond] == "skipped"
     assert f"1 jobs removed that could never start: {sweeps.element(output, respond)}" in sweeps.alpaca(output, "reap")
     assert sweeps.known_states(output)[respond] == "skipped"
+    cluster.scontrol("update", "nodename=ALL", "state=drain", "reason=test")
     sweeps.launch(output, *POINT, *sweeps.overrides(may_not))
     shutil.rmtree(output / train)  # removed while it was queued
     waits = sweeps.element(output, respond)
@@ -332,7 +333,7 @@ def test_a_child_that_slurm_starts_after_a_lost_parent_refuses(
     ("override", "key", "words"),
     [
         ("cluster.partition=nowhere", "cluster.partition=nowhere", "invalid partition"),
-        ("cluster.stages.train.cpus=500", "cluster.stages.train.cpus=500", "CPU count"),
+        ("cluster.gpus_per_node=64 cluster.stages.train.gpus=64", "cluster.stages.train.gpus=64", "node configuration"),
         ("cluster.stages.train.memory_gib=4000", "cluster.stages.train.memory_gib=4000", "emory"),
         ("cluster.constraint=quantum", "cluster.constraint=quantum", "feature"),
         ("cluster.extra=[--no-such-option]", "cluster", "no-such-option"),
@@ -342,10 +343,17 @@ def test_what_sbatch_refuses_is_told_with_the_key(
     cluster: Cluster, reference: Path, tmp_path: Path, override: str, key: str, words: str
 ) -> None:
     output = sweeps.without(reference, tmp_path / "outputs", "train", "respond", "score")
-    said = sweeps.launch(output, *POINT, *sweeps.overrides(override), check=False)
+    said = sweeps.launch(output, *POINT, *sweeps.overrides(*override.split()), check=False)
     assert key in said, said
     assert words in said, said
     assert "Traceback" not in said
+
+
+def test_what_no_node_has_is_told_where_sbatch_takes_it(cluster: Cluster, reference: Path, tmp_path: Path) -> None:
+    output, label = resumed(reference, tmp_path, "cluster.stages.train.cpus=500")
+    sweeps.wait(lambda: "PartitionConfig" in sweeps.alpaca(output, "status"), 60, "SLURM's reason")
+    assert "no node of the partition has what was asked for" in sweeps.alpaca(output, "status")
+    assert sweeps.known_states(output)[label] == "queued"
 
 
 def test_without_accounting_states_come_from_markers_and_squeue(

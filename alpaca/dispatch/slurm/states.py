@@ -23,6 +23,15 @@ ENDED = (FAILED, SKIPPED, CANCELLED, LOST, NOT_QUEUED)
 """States that nothing will change unless somebody queues the stage again."""
 
 
+HINTS = {
+    "PartitionConfig": "no node of the partition has what was asked for (nodes, cpus, memory_gib, gpus)",
+    "PartitionNodeLimit": "more nodes than the partition gives (nodes)",
+    "PartitionTimeLimit": "longer than the partition allows (minutes)",
+    "BadConstraints": "no node has these features (constraint)",
+}
+"""Reasons of SLURM that no waiting ends: unless a site enforces limits at once, sbatch takes such jobs."""
+
+
 @dataclass(kw_only=True, slots=True)
 class StageState:
     """One stage as `status` shows it. reason: why it waits, or what it said when it failed."""
@@ -146,7 +155,9 @@ def _alive(stage: Stage, folder: Path, element: Element, job: Job, output: Path)
         return StageState(stage=stage, state=SKIPPED, job=name, reason="a stage before it failed (reap removes it)")
     if job.state == "PENDING":
         waits = job.reason in ("Dependency", "None") and not all(_done(output, parent) for parent in stage.parents)
-        return StageState(stage=stage, state=WAITING if waits else QUEUED, job=name, reason=job.reason)
+        hint = HINTS.get(job.reason)
+        reason = f"{job.reason}: {hint}; cancel it, correct that and launch again" if hint else job.reason
+        return StageState(stage=stage, state=WAITING if waits else QUEUED, job=name, reason=reason)
     ahead = element.array.units[element.index][: element.position]
     if not all(_done(output, label) for label in ahead):
         return StageState(stage=stage, state=WAITING, job=name, reason="runs next in the same job")
