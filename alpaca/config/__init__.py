@@ -323,6 +323,20 @@ class Point:
 
 
 @dataclass(kw_only=True, slots=True)
+class Analysis:
+    """How the points of a question are looked at."""
+
+    curve: str = ""
+    """Factor of numbers on the horizontal axis; "": none."""
+    fit: str = "power"
+    """Of the curve. power: a power law a + b * x^-c with its interval; none: the points alone."""
+    contrasts: bool = False
+    """Each value against the baseline, corrected for their number."""
+    interaction: list[str] = field(default_factory=list)
+    """Two factors: whether the effect of one depends on the other."""
+
+
+@dataclass(kw_only=True, slots=True)
 class ReportConfig:
     """What a report page is made from: the question and its points; all numbers come from the points' folders."""
 
@@ -338,3 +352,12 @@ class ReportConfig:
     notes: list[str] = field(default_factory=list)
     """What the choices brought along, warnings, caveats."""
     points: list[Point] = field(default_factory=list)
+    hypothesis: str = ""
+    """What was expected, written down before there was a result."""
+    directions: dict[str, str] = field(default_factory=dict)
+    """"EVALUATION.METRIC" -> the direction that is better, higher or lower, for the metrics that the question names."""
+    baseline: dict[str, Any] = field(default_factory=dict)
+    """Factor -> value of the point that the others are compared with; empty: the first."""
+    bundles: dict[str, list[str]] = field(default_factory=dict)
+    """Name -> factors that move together and are one factor of that name."""
+    analysis: Analysis = field(default_factory=Analysis)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from alpaca.artifacts import read_json
 from alpaca.dispatch import forecast
-from alpaca.dispatch.prepare import Session, state
+from alpaca.dispatch.prepare import Session
 from alpaca.errors import AlpacaError
 
 MOST_ROWS = 80
@@ -28,8 +28,11 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, width=160)
 
 
-def plan_table(session: Session) -> Table:
-    """Stage, folder with key, state, number of runs that share it, cost; summed by stage when the plan is long."""
+def plan_table(session: Session, states: dict[str, str]) -> Table:
+    """Stage, folder with key, state, number of runs that share it, cost; summed by stage when the plan is long.
+
+    states: key -> state.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, side in (
         ("stage", "left"),
@@ -40,7 +43,7 @@ def plan_table(session: Session) -> Table:
     ):
         table.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
     rows = [
-        (node.stage, session.label(key).partition("/")[2], state(session.folders[key]), _shared(session, key), key)
+        (node.stage, session.label(key).partition("/")[2], states[key], _shared(session, key), key)
         for key, node in session.plan.nodes.items()
     ]
     for stage, folder, status, shared, key in rows if len(rows) <= MOST_ROWS else []:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from alpaca import artifacts, canonical, checks, plan
 from alpaca.config import ReportConfig, SlurmCluster
-from alpaca.dispatch import asking, display, local, pages, prepare
+from alpaca.dispatch import asking, briefing, display, local, pages, prepare
 from alpaca.dispatch.prepare import Session
 from alpaca.dispatch.slurm import enqueue, resources
 from alpaca.errors import ArtifactError, ConfigurationErrors
@@ -24,7 +24,7 @@ from alpaca.sweep import Sweep
 def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     """Runs what is missing of the sweep and makes its page; the exit status (1 when a stage failed)."""
     out = display.console()
-    graph = plan.build(sweep.runs, sweep.promoted)
+    graph = sweep.plan
     first = sweep.runs[0]
     session = prepare.open_session(graph, first, sweep.name if sweep.is_sweep else None)
     if first.dry_run:
@@ -104,12 +104,11 @@ def _has_results(session: Session) -> bool:
 
 
 def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
-    out.print(display.plan_table(session))
-    states = [prepare.state(folder) for folder in session.folders.values()]
-    out.print(
-        f"{len(sweep.runs)} run(s), {len(states)} stages: {states.count(prepare.CACHED)} cached, "
-        f"{len(states) - states.count(prepare.CACHED)} to run; nothing was started"
-    )
+    if sweep.is_sweep:
+        out.print(briefing.table(sweep, session), soft_wrap=False)
+    states = briefing.states(session)
+    out.print(display.plan_table(session, states))
+    out.print(f"{len(sweep.runs)} run(s), {briefing.counted(states)}; nothing was started")
     for text in (*notes(sweep), *without_effect(sweep, session)):
         out.print(f"note: {text}", markup=False)
     warnings = {
@@ -180,6 +179,11 @@ def page_record(sweep: Sweep, session: Session, overrides: Sequence[str]) -> dic
         controls=sweep.controls,
         notes=notes(sweep),
         points=points,
+        hypothesis=sweep.hypothesis,
+        directions=sweep.directions,
+        baseline=sweep.baseline,
+        bundles=sweep.bundles,
+        analysis=sweep.analysis,
     )
     folder = _page_folder(sweep, session).relative_to(session.output).as_posix()
     extra = prepare.recorded(session)
@@ -207,13 +211,14 @@ def notes(sweep: Sweep) -> list[str]:
     """What the choices brought along, for the plan and the page."""
     run = sweep.runs[0]
     if run.until in ("sample", "curate"):
-        return [f"ends with the stage {run.until} (until={run.until}): nothing is trained"]
+        return [f"ends with the stage {run.until} (until={run.until}): nothing is trained", *sweep.dragged]
     chosen = (
         f"{run.model.name}: {run.train.budget}, global batch {run.train.global_batch}, {run.optimizer.kind} at "
         f"{run.optimizer.lr:g} ({run.optimizer.schedule}), precision {run.precision.compute}, "
         f"data from {run.data_gen.kind}, maximum length {run.train.max_length}"
     )
     found = [f"settings of the first point: {chosen}" if sweep.is_sweep else f"settings: {chosen}"]
+    found += sweep.dragged
     found += dict.fromkeys(text for each in sweep.runs for text in checks.cautions(each))
     if sweep.promoted:
         found.append(

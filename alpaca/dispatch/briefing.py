@@ -1,0 +1,132 @@
+"""What a plan says of a sweep before its stages: the question, the design, what is held equal, what is dragged along."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from rich.markup import escape
+from rich.table import Table
+
+from alpaca.artifacts import is_finished
+from alpaca.dispatch import prepare
+from alpaca.dispatch.prepare import Session
+from alpaca.dispatch.slurm import queue, records
+from alpaca.dispatch.slurm import states as slurm
+from alpaca.sweep import Sweep
+from alpaca.sweep.points import seeds_in_words, values_in_words
+
+QUEUED = "queued"
+MOST_POINTS = 24
+Line = tuple[str, str]
+"""What it is, and its text."""
+
+
+def table(sweep: Sweep, session: Session) -> Table:
+    """All sections, one line each; empty ones are left out."""
+    found = Table(box=None, pad_edge=False, show_header=False)
+    found.add_column(style="bold", no_wrap=True)
+    found.add_column(overflow="fold")
+    for section in SECTIONS:
+        for name, text in section(sweep, session):
+            found.add_row(name, escape(text))
+    return found
+
+
+def _asked(sweep: Sweep, session: Session) -> Iterator[Line]:
+    if sweep.question:
+        yield "question", sweep.question
+    if sweep.hypothesis:
+        yield "hypothesis", sweep.hypothesis
+
+
+def _design(sweep: Sweep, session: Session) -> Iterator[Line]:
+    """The points without their seeds, then the seeds."""
+    told = list(dict.fromkeys(values_in_words(point) for point in sweep.points))
+    base = values_in_words(sweep.baseline)
+    if sweep.factors:
+        yield "factors", ", ".join(sweep.factors)
+    for place, text in enumerate(told[:MOST_POINTS]):
+        mark = " (baseline)" if sweep.baseline and text == base else ""
+        yield ("points" if place == 0 else ""), (text or "one configuration") + mark
+    if len(told) > MOST_POINTS:
+        yield "", f"and {len(told) - MOST_POINTS} more"
+    arms: dict[str, list[str]] = {}
+    for point, run in zip(sweep.points, sweep.runs, strict=True):
+        arms.setdefault(str(point.get("arm", "")), []).append(seeds_in_words(run.seeds))
+    for place, (arm, seeds) in enumerate(arms.items()):
+        text = ", ".join(dict.fromkeys(seeds))
+        yield ("seeds" if place == 0 else ""), f"{arm}: {text}" if arm else text
+
+
+def _held_equal(sweep: Sweep, session: Session) -> Iterator[Line]:
+    texts = sweep.controls or ["nothing is declared"]
+    for place, text in enumerate(texts):
+        yield ("held equal" if place == 0 else ""), text
+
+
+def _dragged(sweep: Sweep, session: Session) -> Iterator[Line]:
+    for place, text in enumerate(sweep.dragged):
+        yield ("dragged along" if place == 0 else ""), text
+
+
+def _measured(sweep: Sweep, session: Session) -> Iterator[Line]:
+    chosen = sweep.directions or {f"{name}.{item.metrics[0]}": "higher" for name, item in sweep.runs[0].eval.items()}
+    if session.run.until == "score":
+        yield "measured by", ", ".join(f"{name} ({better} is better)" for name, better in chosen.items())
+    parts = [f"{sweep.analysis.curve} as a curve, fit: {sweep.analysis.fit}"] if sweep.analysis.curve else []
+    parts += ["each value against the baseline"] if sweep.analysis.contrasts else []
+    parts += [f"interaction of {' and '.join(sweep.analysis.interaction)}"] if sweep.analysis.interaction else []
+    if parts:
+        yield "analysis", "; ".join(parts)
+
+
+def _limits(sweep: Sweep, session: Session) -> Iterator[Line]:
+    parts = [] if sweep.spend.max_usd is None else [f"${sweep.spend.max_usd:,.2f}"]
+    parts += [] if sweep.spend.max_tokens is None else [f"{sweep.spend.max_tokens:,} tokens of teachers"]
+    if parts:
+        yield "limit", f"{' and '.join(parts)} for all stages together"
+
+
+SECTIONS: tuple[Callable[[Sweep, Session], Iterator[Line]], ...] = (
+    _asked,
+    _design,
+    _held_equal,
+    _dragged,
+    _measured,
+    _limits,
+    # Here belong, each as one more function: what the plan costs in GPU-hours and dollars, and the smallest effect
+    # that its items and seeds can detect.
+)
+
+
+def states(session: Session) -> dict[str, str]:
+    """Key -> cached, running, resumes, queued (a job of SLURM will do it) or to run."""
+    waiting = _queued(session)
+    found = {key: prepare.state(folder) for key, folder in session.folders.items()}
+    return {
+        key: QUEUED if key in waiting and state not in (prepare.CACHED, prepare.RUNNING) else state
+        for key, state in found.items()
+    }
+
+
+def _queued(session: Session) -> set[str]:
+    """Stages that a live job has; SLURM is asked only where something was queued in this folder."""
+    index = records.index(session.output)
+    labels = {session.label(key): key for key, folder in session.folders.items() if not is_finished(folder)}
+    seen = queue.look(session.output, slurm.names_of_interest(index, session.output, labels), history=False)
+    found = set()
+    for label, key in labels.items():
+        element = index.latest.get(label)
+        job = seen.jobs.get(element.job) if element and element.job else None
+        if job is not None and job.live and not job.never:
+            found.add(key)
+    return found
+
+
+def counted(found: dict[str, str]) -> str:
+    """ "40 stages: 12 cached, 28 to run"."""
+    counts = Counter(found.values())
+    order = (prepare.CACHED, prepare.RUNNING, QUEUED, prepare.PARTIAL, prepare.NEW)
+    shown = [f"{counts[name]} {name}" for name in order if counts[name] or name in (prepare.CACHED, prepare.NEW)]
+    return f"{len(found)} stages: {', '.join(shown)}"
