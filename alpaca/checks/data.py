@@ -145,6 +145,12 @@ def _selection(run: Run) -> Iterator[UserError]:
                 where=f"data.{name}",
                 remedy=f"data.selection={selection}, or data.{name}=null",
             )
+    if data.input_share is not None and data.selection == "diverse":
+        yield UserError(
+            what=f"{data.input_share:g} cannot be kept with data.selection=diverse, which orders no more than it takes",
+            where="data.input_share",
+            remedy="another data.selection, or data.input_share=null",
+        )
     plain = Data()
     if data.judge_temperature != plain.judge_temperature and data.selection != "judge_score":
         yield UserError(

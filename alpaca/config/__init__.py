@@ -136,6 +136,8 @@ class Data:
     """Which examples a smaller size keeps; random is the control of every other."""
     indices: str | None = content()
     """JSON list of positions in the pool (from 0) for selection=indices."""
+    input_share: float | None = what(None, least=0.0, below=1.0)
+    """Share of the selected examples that have an input, kept at every size; null: as the selection finds them."""
     judge_least: float | None = what(None, least=0.0, below=5.0)
     """Only examples that the judge scores at least so, for selection=judge_score (AlpaGasus: 4.5)."""
     judge_temperature: float = what(0.0, least=0.0)

@@ -8,6 +8,7 @@ other way must beat ("Chasing Random", arXiv 2410.15225); the others follow it w
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from alpaca.curation.novelty import NeighbourPool
 from alpaca.errors import UserError
 from alpaca.records import given
 from alpaca.records.reading import Problems
+
+_ROUNDING = 1e-9  # 100 * 0.29 is 28.999999999999996, which must not lose the 29th
 
 
 def hash_order(ids: Sequence[str], seed: int) -> list[int]:
@@ -71,6 +74,22 @@ def farthest_first(
         nearest[place] = 2.0
         tell(len(taken))
     return taken
+
+
+def with_share(order: Sequence[int], holds: Sequence[bool], share: float) -> list[int]:
+    """The order with this share of indices that hold something in its first ones, however many are taken.
+
+    Those that hold it, and those that do not, keep their order among each other; it ends where one kind runs out.
+    """
+    kinds = {kind: (index for index in order if holds[index] == kind) for kind in (True, False)}
+    found: list[int] = []
+    for place in range(len(order)):
+        is_due = math.floor((place + 1) * share + _ROUNDING) > math.floor(place * share + _ROUNDING)
+        index = next(kinds[is_due], None)
+        if index is None:
+            break
+        found.append(index)
+    return found
 
 
 def take(order: Sequence[int], size: int, *, where: str = "data.size") -> list[int]:

@@ -1,4 +1,4 @@
-"""What a plan says of a sweep before its stages: the question, the design, what is held equal, what is dragged along."""
+"""What a plan says of a sweep before its stages: question, design, what is held equal and what is dragged along."""
 
 from __future__ import annotations
 
@@ -41,16 +41,26 @@ def _asked(sweep: Sweep, session: Session) -> Iterator[Line]:
 
 
 def _design(sweep: Sweep, session: Session) -> Iterator[Line]:
-    """The points without their seeds, then the seeds."""
-    told = list(dict.fromkeys(values_in_words(point) for point in sweep.points))
-    base = values_in_words(sweep.baseline)
+    """The points without their seeds, where there is a baseline by what they change of it, then the seeds."""
     if sweep.factors:
         yield "factors", ", ".join(sweep.factors)
+    if sweep.baseline:
+        yield "baseline", values_in_words(sweep.baseline)
+    changes = ({key: item for key, item in each.items() if not _is_base(sweep, key, item)} for each in sweep.points)
+    told = list(dict.fromkeys(values_in_words(each) for each in changes))
+    told = [text or "one configuration" for text in told if text or not sweep.baseline]
     for place, text in enumerate(told[:MOST_POINTS]):
-        mark = " (baseline)" if sweep.baseline and text == base else ""
-        yield ("points" if place == 0 else ""), (text or "one configuration") + mark
+        yield ("points" if place == 0 else ""), text
     if len(told) > MOST_POINTS:
         yield "", f"and {len(told) - MOST_POINTS} more"
+    yield from _seeds(sweep)
+
+
+def _is_base(sweep: Sweep, key: str, value: object) -> bool:
+    return key in sweep.baseline and sweep.baseline[key] == value
+
+
+def _seeds(sweep: Sweep) -> Iterator[Line]:
     arms: dict[str, list[str]] = {}
     for point, run in zip(sweep.points, sweep.runs, strict=True):
         arms.setdefault(str(point.get("arm", "")), []).append(seeds_in_words(run.seeds))

@@ -236,7 +236,7 @@ def _dragged(question: Question, points: Points, composer: Composer) -> Iterator
         yield f"{name}: {' and '.join(keys)} move together; a difference is one of both"
     yield from controls.brought_along(points, composer)
     if points.runs[0].until in ("train", "score"):
-        yield from amounts.dragged(points)
+        yield from amounts.dragged(question, points)
     items = controls.differing_items(points)
     if items and not question.holds(ITEMS):
         yield f"the evaluation items differ ({', '.join(items)}): differences are not of the same items"

@@ -14,7 +14,7 @@ from alpaca.footprint.speed import flops
 from alpaca.footprint.work import step_examples
 from alpaca.runtime.budget import Budget
 from alpaca.sweep.points import Points, reached, told_along
-from alpaca.sweep.question import EFFORTS, Question
+from alpaca.sweep.question import AMOUNTS, BUDGET, Control, Question
 
 EQUAL = 0.01
 """Relative difference up to which amounts count as equal: a budget of epochs ends with a whole step."""
@@ -60,22 +60,25 @@ def _examples(run: Run) -> int | None:
     return None if count is None else max(1, count - run.train.holdout)
 
 
-def dragged(points: Points) -> Iterator[str]:
+def dragged(question: Question, points: Points) -> Iterator[str]:
     """What each factor changes by necessity beside itself, in words."""
+    control = question.effort
+    equal = f" at equal {control.name}" if control and control.name in AMOUNTS else ""
     found = [amounts(run) for run in points.runs]
     for axis in points.layout.axes:
-        for name in EFFORTS:
+        for name in AMOUNTS:
             values = [getattr(each, name) for each in found]
             groups = [group for group in points.along(axis) if not _equal([values[place] for place in group])]
             if groups and not set(axis.keys) & {name, f"train.{name}"}:
                 shown = told_along(points, axis, groups[0], [_short(values[place], name) for place in groups[0]])
-                yield f"{axis.name} changes the {name.replace('compute', 'FLOP')} of training: {shown}"
-        changed = set(axis.keys) - set(CURATED)
-        if changed and reached(points, axis, "curate"):
-            yield (
-                f"{axis.name} changes the examples, and so perhaps their length: the tokens and the compute of a step "
-                "are counted when the data is made"
-            )
+                yield f"{axis.name} changes the {name.replace('compute', 'FLOP')} of training{equal}: {shown}"
+    choosing = [axis for axis in points.layout.axes if set(axis.keys) - set(CURATED)]
+    others = [axis.name for axis in choosing if reached(points, axis, "curate")]
+    if others:
+        yield (
+            f"other examples may be longer or shorter ({', '.join(others)}): tokens and compute of a step are counted "
+            "when the data is made"
+        )
 
 
 def effort_problems(question: Question, points: Points) -> Iterator[UserError]:
@@ -83,6 +86,24 @@ def effort_problems(question: Question, points: Points) -> Iterator[UserError]:
     control = question.effort
     if control is None:
         return
+    yield from (_of_budget if control.name == BUDGET else _of_amount)(control, points)
+
+
+def _of_budget(control: Control, points: Points) -> Iterator[UserError]:
+    """Not the same budget, or the same one that means something else at each size."""
+    budgets = dict.fromkeys(run.train.budget for run in points.runs)
+    found = [amounts(run) for run in points.runs]
+    unequal = [name for name in ("steps", "epochs") if not _equal([getattr(each, name) for each in found])]
+    if len(budgets) > 1 or unequal:
+        told = f"but train.budget={', '.join(budgets)}" + (f" gives other {' and '.join(unequal)}" if unequal else "")
+        yield UserError(
+            what=f"declared equal, {told}",
+            where=f"controls: {control.name}",
+            remedy=f"say which is equal, controls: one of {', '.join(AMOUNTS)}",
+        )
+
+
+def _of_amount(control: Control, points: Points) -> Iterator[UserError]:
     units = {Budget.parse(run.train.budget).unit for run in points.runs}
     where = f"controls: {control.name}"
     if control.name != "compute" and units != {control.name}:

@@ -12,13 +12,17 @@ GRID, ONE_AT_A_TIME = "grid", "one_at_a_time"
 DESIGNS = (GRID, ONE_AT_A_TIME)
 HIGHER, LOWER = "higher", "lower"
 NESTED, ITEMS = "nested_data", "evaluation_items"
-EFFORTS = ("epochs", "steps", "tokens", "compute")
-"""Ways to hold the length of training equal: one at a time, since they cannot be equal together when the data grows."""
+AMOUNTS = ("epochs", "steps", "tokens", "compute")
+BUDGET = "budget"
+EFFORTS = (*AMOUNTS, BUDGET)
+"""Ways to hold the length of training equal: one at a time, since they cannot be equal together when the data grows.
+budget is for data of one size, where steps and epochs are equal together."""
 CHECKED: dict[str, str] = {
     "epochs": "every example is seen equally often at every point",
     "steps": "the same number of optimizer steps at every point",
     "tokens": "the same number of training tokens at every point",
     "compute": "the same number of floating-point operations of training at every point",
+    BUDGET: "as many steps and epochs at every point",
     NESTED: "under one seed every smaller data set is part of every larger one",
     ITEMS: "every point answers the same evaluation items",
 }

@@ -133,6 +133,8 @@ class Curation:
         """The first `data.size` of the order that `data.selection` means."""
         data, self.choice = self.config.data, self.examples
         order = ORDERS[data.selection](self)
+        if data.input_share is not None:
+            order = selection.with_share(order, [bool(each.input) for each in self.examples], data.input_share)
         size = len(order) if data.size is None else data.size
         chosen = [self.examples[index] for index in selection.take(order, size)]
         self.steps.append(Step(name="selection", dropped=len(self.examples) - len(chosen), kept=len(chosen)))
@@ -217,4 +219,5 @@ class Curation:
     def _selection(self) -> dict[str, Any]:
         data = self.config.data
         least = {"judge_least": data.judge_least} if data.selection == "judge_score" else {}
-        return {"rule": data.selection, "size": data.size, **least}
+        share = {} if data.input_share is None else {"input_share": data.input_share}
+        return {"rule": data.selection, "size": data.size, **least, **share}
