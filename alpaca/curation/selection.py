@@ -81,7 +81,7 @@ def with_share(order: Sequence[int], holds: Sequence[bool], share: float) -> lis
 
     Those that hold it, and those that do not, keep their order among each other; it ends where one kind runs out.
     """
-    kinds = {kind: (index for index in order if holds[index] == kind) for kind in (True, False)}
+    kinds = {kind: iter([index for index in order if holds[index] == kind]) for kind in (True, False)}
     found: list[int] = []
     for place in range(len(order)):
         is_due = math.floor((place + 1) * share + _ROUNDING) > math.floor(place * share + _ROUNDING)

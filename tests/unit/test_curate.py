@@ -207,6 +207,19 @@ def test_smaller_sizes_are_the_beginning_of_larger_ones(tmp_path: Path, selectio
     assert chosen[8][:3] == chosen[3]
 
 
+def test_a_share_of_inputs_is_kept_at_every_size(tmp_path: Path) -> None:
+    rows = [(text, "with this" if number % 4 == 0 else "", output) for number, (text, _, output) in enumerate(MANY)]
+    found = {}
+    for size in (4, 10):
+        chosen, card = curated(tmp_path, rows, size=size, input_share=0.5, dedup_threshold=None)
+        assert sum(bool(row["input"]) for row in chosen) == size / 2
+        assert card["selection"]["input_share"] == 0.5
+        found[size] = ids(chosen)
+    assert found[10][:4] == found[4]
+    with pytest.raises(UserError, match="12 examples wanted, 11 are there"):
+        curated(tmp_path, rows, size=12, input_share=0.5, dedup_threshold=None)
+
+
 def test_the_longest_outputs_are_chosen(tmp_path: Path) -> None:
     rows, _ = curated(tmp_path, MANY, size=3, selection="longest", dedup_threshold=None)
     assert [row["output"].split()[0] for row in rows] == ["tunnel", "sunrise", "river"]

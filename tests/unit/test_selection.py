@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from alpaca.curation.rouge import f_measure, lcs_length, position_masks, tokenize
-from alpaca.curation.selection import by_length, by_value, farthest_first, hash_fraction, hash_order, positions, take
+from alpaca.curation.selection import (
+    by_length,
+    by_value,
+    farthest_first,
+    hash_fraction,
+    hash_order,
+    positions,
+    take,
+    with_share,
+)
 from alpaca.errors import UserError
 
 IDS = [f"example-{number}" for number in range(500)]
@@ -156,3 +165,19 @@ def test_bad_positions_are_refused(tmp_path: Path, value: object, says: str) -> 
         positions(listed(tmp_path, value), 4)
     assert says in error.value.what
     assert "data.indices=" in error.value.where
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.0, [1, 3, 5]), (1.0, [0, 2, 4]), (0.5, [1, 0, 3, 2, 5, 4]), (1 / 3, [1, 3, 0, 5]), (0.29, [1, 3, 5, 0])],
+)
+def test_a_share_holds_for_every_beginning_of_the_order(share: float, expected: list[int]) -> None:
+    found = with_share(range(6), [True, False] * 3, share)
+    assert found == expected
+    for count in range(1, len(found) + 1):
+        assert sum(index % 2 == 0 for index in found[:count]) == int(count * share + 1e-9)
+
+
+def test_a_share_is_met_to_the_last_example_in_spite_of_rounding() -> None:
+    order = list(range(200))
+    assert sum(index < 100 for index in with_share(order, [index < 100 for index in order], 0.29)[:100]) == 29

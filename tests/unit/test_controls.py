@@ -1,0 +1,289 @@
+"""Controlled means checked: what confounds is refused by name, what is dragged along is told."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from alpaca import canonical
+from alpaca.config import Run
+from alpaca.dispatch import briefing, launch, prepare
+from alpaca.errors import ConfigurationErrors
+from alpaca.sweep import Sweep, expand
+from alpaca.sweep.amounts import amounts
+from tests.unit.question_files import asked, problems
+
+SIZES = "factors: {data.size: [250, 1000]}\n"
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(ConfigurationErrors) as caught:
+        expand(list(overrides), multirun=True)
+    return str(caught.value)
+
+
+# --- confounded
+
+
+def test_a_rate_that_moves_with_the_size_must_be_declared(tmp_path: Path) -> None:
+    tied = "factors: {data.size: [250, 1000], optimizer.lr: [1e-3, 2e-3]}\n"
+    text = problems(tmp_path, f"{tied}zip: [[data.size, optimizer.lr]]\n")
+    assert "data.size, optimizer.lr: what moves together cannot be told apart" in text
+    assert "zip: {NAME: [data.size, optimizer.lr]}" in text
+    assert "optimizer.lr: is no factor" in problems(tmp_path, f"{SIZES}zip: {{both: [data.size, optimizer.lr]}}\n")
+
+
+def test_a_rate_tied_to_a_factor_by_interpolation_is_refused_by_name(tmp_path: Path) -> None:
+    text = problems(tmp_path, "factors: {model.muon_lr: [0.01, 0.02]}\nfixed: ['optimizer.lr=${model.muon_lr}']\n")
+    assert "differ in more than their factors and seeds: optimizer.lr" in text
+
+
+def test_other_evaluation_items_are_refused_by_name(tmp_path: Path) -> None:
+    text = problems(tmp_path, f"{SIZES}fixed: ['eval.embedded.size=${{data.size}}']\n")
+    assert "different evaluation items: eval.embedded.size" in text
+
+
+def test_items_that_are_a_factor_are_told_and_not_declared_equal(tmp_path: Path) -> None:
+    items = "factors: {eval.embedded.size: [50, 100]}\n"
+    assert any("eval.embedded.size" in text and "same items" in text for text in asked(tmp_path, items).dragged)
+    text = problems(tmp_path, f"{items}controls: [evaluation_items]\n")
+    assert "controls: evaluation_items: declared equal, but a factor changes eval.embedded.size" in text
+
+
+def test_a_stray_override_of_some_points_is_refused_by_name(tmp_path: Path) -> None:
+    text = problems(tmp_path, f"{SIZES}fixed: ['train.global_batch=${{data.size}}']\n")
+    assert "differ in more than their factors and seeds: train.global_batch" in text
+
+
+# --- factors without an effect
+
+
+def test_a_factor_that_no_stage_reads_is_refused_by_name() -> None:
+    text = refused("data_gen=released", "teacher.error_rate=0,0.2")
+    assert "teacher.error_rate: no stage reads this key" in text
+    assert "data_gen=released asks no teacher" in text
+
+
+def test_a_factor_behind_the_last_stage_is_refused_by_name() -> None:
+    text = refused("until=curate", "optimizer.lr=1e-3,2e-3")
+    assert "optimizer.lr: changes no stage" in text
+    assert "until=curate" in text
+
+
+def test_a_factor_hidden_in_a_zip_is_found(tmp_path: Path) -> None:
+    text = (
+        "factors: {data.size: [100, 200], teacher.error_rate: [0.0, 0.2]}\nfixed: [data_gen=released]\n"
+        "zip: {both: [data.size, teacher.error_rate]}\n"
+    )
+    assert "teacher.error_rate: no stage reads this key" in problems(tmp_path, text)
+
+
+def test_points_that_are_the_same_work_are_refused_by_name() -> None:
+    text = refused("data_gen=alpaca,released", "teacher.error_rate=0,0.2")
+    assert "one and the same work: data_gen=released, teacher.error_rate=0; data_gen=released" in text
+    assert "`when`" in text
+
+
+def test_a_condition_is_the_way_out(tmp_path: Path) -> None:
+    text = (
+        "factors: {data_gen: [alpaca, released], teacher.error_rate: [0.0, 0.2]}\n"
+        "when: {teacher.error_rate: {data_gen: alpaca}}\n"
+    )
+    assert len(asked(tmp_path, text).points) == 3
+
+
+# --- the length of training
+
+
+def test_epochs_declared_over_a_budget_in_steps_are_refused_naming_both(tmp_path: Path) -> None:
+    text = problems(tmp_path, f"{SIZES}controls: [epochs]\n")
+    assert "controls: epochs: declared equal, but train.budget=400 steps holds steps equal" in text
+
+
+@pytest.mark.parametrize(
+    ("control", "budget", "factors", "words"),
+    [
+        ("steps", "3 epochs", SIZES, "train.budget=3 epochs holds epochs equal"),
+        ("steps", "9 steps", "factors: {train.budget: [9 steps, 18 steps]}\n", "the points differ: 9, 18"),
+        ("compute", "9 steps", "factors: {model: [tiny_small, tiny]}\n", "the points differ"),
+        ("compute", "3 epochs", "factors: {optimizer.lr: [1.0, 2.0]}\nfixed: [data.size=null]\n", "cannot be checked"),
+        ("budget", "9 steps", SIZES, "gives other epochs"),
+        ("budget", "9 steps", "factors: {train.budget: [9 steps, 18 steps]}\n", "train.budget=9 steps, 18 steps"),
+    ],
+)
+def test_a_length_that_is_not_held_equal_is_refused(
+    control: str, budget: str, factors: str, words: str, tmp_path: Path
+) -> None:
+    given = [] if "train.budget" in factors else [f"train.budget={budget}"]
+    assert words in problems(tmp_path, f"{factors}controls: [{control}]\n", *given)
+
+
+def test_compute_can_be_held_equal_by_a_budget_for_each_model(tmp_path: Path) -> None:
+    flop = {name: amounts(run(f"model={name}")).compute or 0.0 for name in ("tiny_small", "tiny")}
+    steps = round(400 * flop["tiny"] / flop["tiny_small"])
+    text = (
+        f"factors: {{model: [tiny_small, tiny], train.budget: [{steps} steps, 400 steps]}}\n"
+        "zip: {size at equal compute: [model, train.budget]}\ncontrols: [compute]\n"
+    )
+    assert "compute (checked)" in asked(tmp_path, text).controls[0]
+
+
+def run(*overrides: str) -> Run:
+    return expand(list(overrides), multirun=False).runs[0]
+
+
+def test_amounts_follow_from_the_budget() -> None:
+    steps = amounts(run("train.budget=100 steps", "data.size=640"))
+    assert (steps.steps, steps.epochs) == (100, 10)
+    epochs = amounts(run("train.budget=3 epochs", "data.size=640"))
+    assert (epochs.steps, epochs.epochs) == (30, 3)
+    held_out = amounts(run("train.budget=3 epochs", "data.size=640", "train.holdout=320"))
+    assert held_out.steps == 15
+    tokens = amounts(run("train.budget=14000 tokens", "data.size=1000"))
+    assert tokens.tokens == 14000
+    assert tokens.epochs == pytest.approx(1.0, rel=0.03)
+    whole = amounts(run("model=llama7b", "fsdp=full_shard"))
+    assert whole.steps == 1219  # 3 x 52,002 / 128, rounded up
+    assert amounts(run("data.size=null", "train.budget=3 epochs")).steps is None
+
+
+def test_what_the_size_drags_along_is_told_and_stands_in_the_notes(tmp_path: Path) -> None:
+    found = asked(tmp_path, f"{SIZES}controls: [steps]\nseeds: [0, 1]\n")
+    (text,) = found.dragged
+    assert text == "data.size changes the epochs of training at equal steps: 102 at 250, 25.6 at 1000"
+    assert text in launch.notes(found)
+    found = asked(tmp_path, f"{SIZES}controls: [epochs]\n", "train.budget=3 epochs")
+    assert [text.partition(":")[0] for text in found.dragged] == [
+        f"data.size changes the {name} of training at equal epochs" for name in ("steps", "tokens", "FLOP")
+    ]
+
+
+def test_other_examples_may_have_another_length(tmp_path: Path) -> None:
+    (text,) = asked(tmp_path, "factors: {data.selection: [random, longest]}\n").dragged
+    assert text.startswith("other examples may be longer or shorter (data.selection)")
+
+
+def test_what_a_group_brings_along_is_told(tmp_path: Path) -> None:
+    (text,) = asked(tmp_path, "factors: {precision: [fp32, bf16]}\n").dragged
+    assert text == "precision brings along precision.compute"
+
+
+# --- nested data
+
+
+def test_sets_that_are_chosen_otherwise_at_each_size_are_not_nested(tmp_path: Path) -> None:
+    tied = (
+        "factors: {data.size: [250, 1000], data.selection: [longest, random]}\n"
+        "zip: {set: [data.size, data.selection]}\ncontrols: [nested_data]\n"
+    )
+    assert "sets of different sizes differ in data.selection too" in problems(tmp_path, tied)
+
+
+def test_sets_from_other_pools_are_not_nested(tmp_path: Path) -> None:
+    tied = (
+        "factors: {data.size: [250, 1000], data_gen.num_examples: [1000, 4000]}\n"
+        "zip: {set: [data.size, data_gen.num_examples]}\ncontrols: [nested_data]\n"
+    )
+    assert "sets of different sizes differ in data_gen.num_examples too" in problems(tmp_path, tied)
+
+
+def test_exchanged_outputs_are_not_nested(tmp_path: Path) -> None:
+    text = f"{SIZES}controls: [nested_data]\nfixed: [data.shuffled_outputs=0.2]\n"
+    assert "others at another size" in problems(tmp_path, text)
+
+
+def test_nested_sets_in_a_grid_pass(tmp_path: Path) -> None:
+    text = "factors: {data.size: [250, 1000], data.selection: [longest, random]}\ncontrols: [nested_data]\n"
+    assert len(asked(tmp_path, text).runs) == 4
+
+
+# --- the plan
+
+
+def shown(sweep: Sweep, output: Path) -> str:
+    session = prepare.open_session(sweep.plan, sweep.runs[0], sweep.name)
+    out = io.StringIO()
+    Console(file=out, width=200).print(briefing.table(sweep, session))
+    return out.getvalue()
+
+
+def test_the_plan_tells_all_of_it(tmp_path: Path) -> None:
+    text = (
+        "hypothesis: More is better.\nfactors: {data.size: [250, 1000], data.label_noise: [0.0, 0.3]}\n"
+        "design: one_at_a_time\nseeds: [3, 4]\ncontrols: [steps, 'said in words']\n"
+        "metric: {rouge_l: higher}\nanalysis: {curve: data.size, contrasts: true}\nspend: {max_usd: 5}\n"
+    )
+    told = shown(asked(tmp_path, text, f"output_dir={tmp_path}"), tmp_path)
+    rows = [" ".join(row.split()) for row in told.splitlines()]
+    for row in (
+        "question q",
+        "hypothesis More is better.",
+        "factors data.size, data.label_noise",
+        "baseline data.size=250, data.label_noise=0.0",
+        "points data.size=1000",
+        "data.label_noise=0.3",
+        "seeds 3, 4",
+        "held equal steps (checked): the same number of optimizer steps at every point (400 steps)",
+        "said in words",
+        "measured by embedded.rouge_l (higher is better)",
+        "analysis data.size as a curve, fit: power; each value against the baseline",
+        "limit $5.00 for all stages together",
+    ):
+        assert row in rows
+    assert any(row.startswith("dragged along data.size changes the epochs") for row in rows)
+
+
+def test_seeds_of_arms_stand_apart(tmp_path: Path) -> None:
+    told = shown(asked(tmp_path, "arms: {a: [0, 1], b: {data: [2], init: [3], order: [4]}}\n"), tmp_path)
+    assert "a: 0, 1" in told
+    assert "b: data 2/init 3/order 4" in told
+
+
+def test_stages_are_counted_by_their_state(tmp_path: Path) -> None:
+    found = asked(tmp_path, f"{SIZES}", f"output_dir={tmp_path}")
+    session = prepare.open_session(found.plan, found.runs[0], found.name)
+    assert briefing.counted(briefing.states(session)) == "10 stages: 0 cached, 10 to run"
+    key = next(iter(session.folders))
+    session.folders[key].mkdir(parents=True)
+    (session.folders[key] / "claim-1").write_text("{}")
+    assert briefing.states(session)[key] == prepare.PARTIAL
+    assert briefing.counted({"a": "cached", "b": "queued"}) == "2 stages: 1 cached, 1 queued, 0 to run"
+
+
+@pytest.mark.parametrize(
+    ("spend", "extra", "words"),
+    [
+        ("{max_tokens: 1000}", [], "976 k tokens is above the limit of 1,000"),
+        ("{max_usd: 0.1}", ["teacher=openai", "teacher.model=gpt-6-luna"], "is above the limit of $0.10"),
+        ("{max_usd: 1}", ["teacher=openai", "teacher.model=m", "teacher.base_url=http://127.0.0.1:9/v1"], "not known"),
+    ],
+)
+def test_a_plan_over_its_limit_is_refused_before_anything_starts(
+    spend: str, extra: list[str], words: str, tmp_path: Path
+) -> None:
+    found = asked(tmp_path, f"{SIZES}spend: {spend}\n", *extra, f"output_dir={tmp_path / 'out'}", "tracker=none")
+    with pytest.raises(ConfigurationErrors, match="of the question") as caught:
+        launch.launch(found, ["sweep=mine"])
+    assert words in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_page_gets_what_the_question_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "recorded", lambda session: {})
+    text = (
+        "hypothesis: h\nfactors: {data.size: [250, 1000]}\nbaseline: {data.size: 1000}\ncontrols: [steps]\n"
+        "metric: {exact_match: higher}\nanalysis: {curve: data.size}\n"
+    )
+    found = asked(tmp_path, text, f"output_dir={tmp_path}")
+    session = prepare.open_session(found.plan, found.runs[0], found.name)
+    config = launch.page_record(found, session, ["sweep=mine"])["config"]
+    assert config["hypothesis"] == "h"
+    assert config["baseline"] == {"data.size": 1000}
+    assert config["directions"] == {"embedded.exact_match": "higher"}
+    assert config["analysis"]["curve"] == "data.size"
+    assert config["controls"][0].startswith("steps (checked): ")
+    assert any("changes the epochs" in note for note in config["notes"])
+    assert canonical.encode(config)
