@@ -147,7 +147,7 @@ class Composer:
     def model_kind(self, chosen: Sequence[Override]) -> str | None:
         """`model.kind` of these options of `model` and `recipe`; None where they do not compose (told by `run`)."""
         options = {item.key_or_group: item.value() for item in chosen}
-        if any(value is not None and value not in self._options(key) for key, value in options.items()):
+        if any(value not in self._options(key) and (key, value) != ("recipe", None) for key, value in options.items()):
             return None
         base = self._base(tuple(item.input_line or "" for item in chosen))
         return None if base is None else OmegaConf.select(base, "model.kind")

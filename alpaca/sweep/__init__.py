@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from alpaca import canonical, plan
 from alpaca.checks import nearest
@@ -22,7 +23,7 @@ from alpaca.plan import Plan
 from alpaca.sweep import amounts, controls
 from alpaca.sweep.design import Layout, lay_out, plain, setting
 from alpaca.sweep.points import Points
-from alpaca.sweep.question import ITEMS, SEED_KEYS, Control, Limit, Question
+from alpaca.sweep.question import EFFORTS, ITEMS, SEED_KEYS, Control, Limit, Question
 from alpaca.sweep.reading import read_question
 
 __all__ = ["SWEEPS", "Sweep", "expand", "names", "read_question"]
@@ -97,7 +98,7 @@ def expand(
         name=_name(name, _changes(given, runs[0], layout), given),
         question=question.question,
         metric=next(iter(directions), ""),
-        controls=[_control(control, points) for control in question.controls],
+        controls=[_control(control, points) for control in question.controls if _is_reached(control, runs[0].until)],
         factors=[*layout.factors, *([ARM] if question.arms else [])],
         points=[
             {**each, ARM: replication.arm} if replication.arm else each
@@ -159,7 +160,10 @@ def _first(item: Override) -> Override:
     """The override itself, or the one of its first value where it has several."""
     if not item.is_sweep_override():
         return item
-    return setting(item.key_or_group, next(iter(item.sweep_string_iterator()), None))
+    try:
+        return setting(item.key_or_group, next(iter(item.sweep_string_iterator()), None))
+    except HydraException:  # a glob, which is refused with the other values
+        return setting(item.key_or_group, None)
 
 
 def _refuse_lists(given: list[Override], multirun: bool, composer: Composer) -> None:
@@ -222,6 +226,12 @@ def _directions(question: Question, runs: list[Run], composer: Composer) -> dict
         UserError(what=f"no metric {name!r}", where="metric", remedy=nearest(name, known)) for name in missing
     ]
     return found
+
+
+def _is_reached(control: Control, until: str) -> bool:
+    """Whether the stages that a control is about are done at all."""
+    needed = {ITEMS: ("score",), **dict.fromkeys(EFFORTS, ("train", "score"))}
+    return until in needed.get(control.name, (until,))
 
 
 def _control(control: Control, points: Points) -> str:

@@ -69,7 +69,7 @@ def dragged(question: Question, points: Points) -> Iterator[str]:
         for name in AMOUNTS:
             values = [getattr(each, name) for each in found]
             groups = [group for group in points.along(axis) if not _equal([values[place] for place in group])]
-            if groups and not set(axis.keys) & {name, f"train.{name}"}:
+            if groups:
                 shown = told_along(points, axis, groups[0], [_short(values[place], name) for place in groups[0]])
                 yield f"{axis.name} changes the {name.replace('compute', 'FLOP')} of training{equal}: {shown}"
     choosing = [axis for axis in points.layout.axes if set(axis.keys) - set(CURATED)]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from alpaca import canonical
-from alpaca.config import Run
+from alpaca import canonical, frozen
+from alpaca.config import Analysis, ReportConfig, Run
 from alpaca.dispatch import briefing, launch, prepare
 from alpaca.errors import ConfigurationErrors
 from alpaca.sweep import Sweep, expand
@@ -171,6 +171,14 @@ def test_what_a_group_brings_along_is_told(tmp_path: Path) -> None:
     assert text == "precision brings along precision.compute"
 
 
+def test_controls_of_stages_that_are_not_reached_are_left_out(tmp_path: Path) -> None:
+    text = f"{SIZES}controls: [steps, nested_data, evaluation_items, words]\n".replace("words", "'in words'")
+    assert [item.partition(" (")[0] for item in asked(tmp_path, text, "until=curate").controls] == [
+        "nested data",
+        "in words",
+    ]
+
+
 # --- nested data
 
 
@@ -287,3 +295,9 @@ def test_the_page_gets_what_the_question_says(tmp_path: Path, monkeypatch: pytes
     assert config["controls"][0].startswith("steps (checked): ")
     assert any("changes the epochs" in note for note in config["notes"])
     assert canonical.encode(config)
+    assert frozen.typed(ReportConfig, config).analysis == Analysis(curve="data.size")
+
+
+def test_a_page_from_before_these_fields_still_loads() -> None:
+    old = {"title": "t", "question": "q", "factors": ["data.size"], "points": []}
+    assert frozen.typed(ReportConfig, old) == ReportConfig(title="t", question="q", factors=["data.size"])

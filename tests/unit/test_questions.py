@@ -143,6 +143,11 @@ def test_the_embedded_form_holds_where_the_model_is_built_here(tmp_path: Path) -
     assert asked(tmp_path, EMBEDDED, "recipe=alpaca7b").runs[0].train.budget == "2 epochs"
 
 
+def test_a_model_that_cannot_be_is_told_as_anywhere(tmp_path: Path) -> None:
+    assert "did you mean llama7b" in problems(tmp_path, EMBEDDED, "model=llama8b")
+    assert "list the values" in problems(tmp_path, EMBEDDED, "model=glob(*)", multirun=True)
+
+
 def test_a_path_can_be_meant_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tasks.jsonl").write_text('{"instruction": "Say it."}\n')
     elsewhere = tmp_path / "elsewhere"
