@@ -225,7 +225,7 @@ def _directions(question: Question, runs: list[Run], composer: Composer) -> dict
     composer.problems += [
         UserError(what=f"no metric {name!r}", where="metric", remedy=nearest(name, known)) for name in missing
     ]
-    return found
+    return found if runs[0].until == "score" else {}
 
 
 def _is_reached(control: Control, until: str) -> bool:

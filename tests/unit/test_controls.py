@@ -172,11 +172,10 @@ def test_what_a_group_brings_along_is_told(tmp_path: Path) -> None:
 
 
 def test_controls_of_stages_that_are_not_reached_are_left_out(tmp_path: Path) -> None:
-    text = f"{SIZES}controls: [steps, nested_data, evaluation_items, words]\n".replace("words", "'in words'")
-    assert [item.partition(" (")[0] for item in asked(tmp_path, text, "until=curate").controls] == [
-        "nested data",
-        "in words",
-    ]
+    text = f"{SIZES}controls: [steps, nested_data, evaluation_items, 'in words']\nmetric: {{exact_match: higher}}\n"
+    found = asked(tmp_path, text, "until=curate")
+    assert [item.partition(" (")[0] for item in found.controls] == ["nested data", "in words"]
+    assert (found.metric, found.directions) == ("", {})  # nothing is measured, and the page would look for it
 
 
 # --- nested data
