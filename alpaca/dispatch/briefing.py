@@ -11,7 +11,7 @@ from rich.table import Table
 from alpaca.artifacts import is_finished
 from alpaca.dispatch import prepare
 from alpaca.dispatch.prepare import Session
-from alpaca.dispatch.slurm import queue, records
+from alpaca.dispatch.slurm import records
 from alpaca.dispatch.slurm import states as slurm
 from alpaca.sweep import Sweep
 from alpaca.sweep.points import seeds_in_words, values_in_words
@@ -124,7 +124,7 @@ def _queued(session: Session) -> set[str]:
     """Stages that a live job has; SLURM is asked only where something was queued in this folder."""
     index = records.index(session.output)
     labels = {session.label(key): key for key, folder in session.folders.items() if not is_finished(folder)}
-    seen = queue.look(session.output, slurm.names_of_interest(index, session.output, labels), history=False)
+    seen = slurm.observe(index, session.output, history=False)
     found = set()
     for label, key in labels.items():
         element = index.latest.get(label)

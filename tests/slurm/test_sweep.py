@@ -156,6 +156,7 @@ def test_where_slurm_may_not_cancel_what_can_never_start(cluster: Cluster, refer
     sweeps.wait(lambda: "DependencyNeverSatisfied" in cluster.run(*reasons), 60, lambda: sweeps.words(output))
     assert sweeps.known_states(output)[respond] == "skipped"
     assert f"1 jobs removed that could never start: {sweeps.element(output, respond)}" in sweeps.alpaca(output, "reap")
+    sweeps.wait(lambda: sweeps.known_states(output)[train] == "failed", 20, "it is known to have failed")
     assert sweeps.known_states(output)[respond] == "skipped"
     cluster.scontrol("update", "nodename=ALL", "state=drain", "reason=test")
     sweeps.launch(output, *POINT, *sweeps.overrides(may_not))

@@ -184,6 +184,21 @@ def test_an_element_that_squeue_forgot_before_its_siblings_is_looked_up(folder: 
     assert "time limit" in found[0].reason
 
 
+@pytest.mark.parametrize("squeue", [True, False])
+def test_an_array_that_was_cancelled_as_a_whole_is_not_lost(folder: Folder, squeue: bool) -> None:
+    first = folder.submission({"train/a-01": (), "train/b-02": ()})
+    array = folder.queued(first, "101", "train/a-01", "train/b-02")
+    if squeue:
+        folder.rows.append(f"101|N/A|CANCELLED|None|0:00|{array.name}|me")
+        (folder.root / "rows").write_text("\n".join(folder.rows) + "\n")
+    else:
+        folder.history.append(f"101_[0-1%8]|{array.name}|CANCELLED by 0|00:00:00|me")
+        (folder.root / "history").write_text("\n".join(folder.history) + "\n")
+    index = records.index(folder.output)
+    found = states.states(first, index, states.observe(index, first.output))
+    assert [each.state for each in found] == ["cancelled", "cancelled"]
+
+
 def test_a_stage_that_was_cancelled_by_hand_is_not_called_failed(folder: Folder) -> None:
     first, queued = chain(folder)
     folder.says(queued[0], 0, "CANCELLED")

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +77,16 @@ class Queue:
         return next((job.id.partition("_")[0] for job in self.jobs.values() if job.name == name), None)
 
 
+Wanted = Mapping[str, Collection[int]]
+"""Name of an array -> the elements of which something should be known."""
 _heard: dict[Path, dict[str, Any]] = {}
 """The last answers of this process, for folders of somebody else where they cannot be left."""
 
 
-def look(output: Path, wanted: Mapping[str, Collection[int]], *, fresh: bool = False, history: bool = True) -> Queue:
+def look(output: Path, wanted: Wanted, *, fresh: bool = False, history: bool = True) -> Queue:
     """What SLURM says of these arrays; no call at all where nothing is wanted.
 
-    wanted: name of an array -> the elements of which something should be known. history: ask sacct for those of them
-    that squeue has forgotten.
+    history: ask sacct for those elements that squeue has forgotten.
     """
     path = output / FOLDER / ".seen.json"
     if not wanted:
@@ -96,7 +97,7 @@ def look(output: Path, wanted: Mapping[str, Collection[int]], *, fresh: bool = F
     queue = _ask_squeue(wanted)
     ended = _forgotten(queue, wanted)
     if history and ended and not queue.error:
-        _ask_sacct(queue, ended)
+        _ask_sacct(queue, {name: wanted[name] for name in ended})
     _heard[path] = {**asdict(queue), "names": sorted(wanted), "history": history}
     with suppress(OSError):  # a folder that may only be looked at
         write_json(path, _heard[path])
@@ -122,7 +123,7 @@ def _cached(path: Path, names: Collection[str]) -> Queue | None:
     return None
 
 
-def _forgotten(queue: Queue, wanted: Mapping[str, Collection[int]]) -> set[str]:
+def _forgotten(queue: Queue, wanted: Wanted) -> set[str]:
     """Arrays of which squeue did not name every wanted element: it forgets each some minutes after its end."""
     known = {(job.name, job.id.rpartition("_")[2]) for job in queue.jobs.values()}
     return {name for name, indices in wanted.items() if any((name, str(index)) not in known for index in indices)}
@@ -134,34 +135,42 @@ def _chosen(names: Collection[str]) -> list[str]:
     return [option] if len(option) <= LONGEST else []
 
 
-def _ask_squeue(names: Collection[str]) -> Queue:
+def _ask_squeue(wanted: Wanted) -> Queue:
     queue = Queue(asked=time.time())
     form = "%F|%K|%T|%r|%M|%j|%u"
     try:
-        lines = call(["squeue", "--noheader", "--array", "--states=all", f"--format={form}", *_chosen(names)])
+        lines = call(["squeue", "--noheader", "--array", "--states=all", f"--format={form}", *_chosen(wanted)])
     except UserError as error:
         queue.error = error.what
         return queue
     for number, element, state, reason, used, name, user in _rows(lines, 7):
         job = Job(id=f"{number}_{element}", name=name, state=state, reason=reason, seconds=seconds(used), user=user)
-        if name in names:
-            queue.jobs[job.id] = job
+        for each in _elements(job, wanted):
+            queue.jobs[each.id] = each
     return queue
 
 
-def _ask_sacct(queue: Queue, names: Collection[str]) -> None:
+def _elements(job: Job, wanted: Wanted) -> list[Job]:
+    """The job, if anybody asked for it; an array that was cancelled before it was split up stands for its elements."""
+    number, _, element = job.id.partition("_")
+    if element.isdecimal():
+        return [job] if job.name in wanted else []
+    return [replace(job, id=f"{number}_{index}") for index in wanted.get(job.name, ())]
+
+
+def _ask_sacct(queue: Queue, wanted: Wanted) -> None:
     """Adds the jobs that ended too long ago for squeue; a site without accounting is no error."""
     form = "JobID,JobName,State,Elapsed,User"
     words = ["sacct", "--noheader", "--parsable2", "--allocations", "--array", "--allusers", f"--format={form}"]
     try:
-        lines = call([*words, "--starttime=now-30days", *_chosen(names)])
+        lines = call([*words, "--starttime=now-30days", *_chosen(wanted)])
     except UserError:
         queue.accounting = False
         return
     for ident, name, state, used, user in _rows(lines, 5):
-        if "[" not in ident and name in names:
-            word = state.partition(" ")[0]  # "CANCELLED by 0"
-            queue.jobs.setdefault(ident, Job(id=ident, name=name, state=word, seconds=seconds(used), user=user))
+        word = state.partition(" ")[0]  # "CANCELLED by 0"
+        for job in _elements(Job(id=ident, name=name, state=word, seconds=seconds(used), user=user), wanted):
+            queue.jobs.setdefault(job.id, job)
 
 
 def _rows(lines: str, columns: int) -> Iterator[list[str]]:

@@ -143,7 +143,7 @@ def _state(
     if job is not None and job.live and element is not None:
         return _alive(stage, folder, element, job, output)
     owner = claims.holder(folder) if folder.exists() else None
-    if owner:
+    if owner and not (job and "job" in owner):  # a job that SLURM has ended beats no more, however fresh its claim is
         where = f"process {owner.get('pid')} on {owner.get('host')}"
         return StageState(stage=stage, state=RUNNING, reason=where, progress=_progress(folder))
     return _ended(stage, folder, element, job, before, queue)
