@@ -48,6 +48,10 @@ class Bill:
     def usd(self) -> float:
         return self.teacher_usd + self.gpu_usd
 
+    @property
+    def _unpriced_gpus(self) -> list[str]:
+        return sorted(name for name in self.gpu_hours if name not in self.prices.usd_per_hour)
+
     def told(self) -> list[str]:
         """In words, one line for each part; nothing where nothing is left to do."""
         lines = [*self._teachers(), *self._gpus(), *self._processor()]
@@ -58,9 +62,13 @@ class Bill:
     def beyond(self, max_usd: float | None, max_tokens: int | None) -> Iterator[UserError]:
         """Limits of a question that the guess is above."""
         if max_usd is not None and self.usd > max_usd:
-            yield _beyond(f"a guess of ${self.usd:,.2f}", f"spend.max_usd: {max_usd:g}")
+            yield _beyond(f"a guess of ${self.usd:,.2f} is above the limit of ${max_usd:,.2f}", "spend.max_usd")
+        elif max_usd is not None and (self.unpriced or self._unpriced_gpus):
+            unknown = _few([*self.unpriced, *self._unpriced_gpus])
+            yield _beyond(f"the price is not known of {unknown}", "spend.max_usd")
         if max_tokens is not None and self.tokens > max_tokens:
-            yield _beyond(f"a guess of {asking.short(self.tokens)} tokens", f"spend.max_tokens: {max_tokens:,}")
+            text = f"a guess of {asking.short(self.tokens)} tokens is above the limit of {max_tokens:,}"
+            yield _beyond(text, "spend.max_tokens")
 
     def _teachers(self) -> Iterator[str]:
         if self.tokens:
@@ -123,9 +131,9 @@ def _add_training(found: Bill, session: Session, key: str) -> None:
         found.gpu_hours[expected.gpu] += seconds * node.config.fsdp.world_size / HOUR
 
 
-def _beyond(guess: str, limit: str) -> UserError:
-    remedy = "fewer points, seeds or examples, or a higher limit in the question's file"
-    return UserError(what=f"{guess} is above the limit of the question", where=limit, remedy=remedy)
+def _beyond(what: str, where: str) -> UserError:
+    remedy = "raise it in the question file, or fewer points, seeds or examples"
+    return UserError(what=what, where=f"{where} of the question", remedy=remedy)
 
 
 def _few(names: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from rich.markup import escape
 from rich.table import Table
@@ -98,6 +99,51 @@ def _limits(sweep: Sweep, session: Session) -> Iterator[Line]:
         yield "limit", f"{' and '.join(parts)} for all stages together"
 
 
+SEED_SD, ITEM_SD, SAME_ARM, ACROSS_ARMS = 0.02, 0.5, 0.35, 0.25
+"""Spreads of exact match in the embedded world, as `estimated_design` read them off a sweep over teachers with three
+seeds and 400 items; ITEM_SD is the largest that right or wrong can have. A guess for any other world."""
+
+
+def _detectable(sweep: Sweep, session: Session) -> Iterator[Line]:
+    """The smallest difference that the design would find, and what more seeds or items would make of it."""
+    items, seeds, arms = _items(sweep), _seeds_of_each(sweep), len({repr(point) for point in sweep.points})
+    if items is None or arms < 2 or session.run.until != "score":
+        return
+    from alpaca.statistics import Design, detectable_effect  # a plan of one run does without numpy
+
+    design = Design(
+        items=items,
+        seeds=seeds,
+        comparisons=arms - 1,
+        seed_sd=SEED_SD,
+        item_sd=ITEM_SD,
+        same_arm=SAME_ARM,
+        across_arms=ACROSS_ARMS,
+    )
+    more = {
+        f"with {seeds + 2} seeds": replace(design, seeds=seeds + 2),
+        f"with {2 * items} items": replace(design, items=2 * items),
+    }
+    others = ", ".join(f"{100 * detectable_effect(other):.1f} {name}" for name, other in more.items())
+    of = "these very runs, since one seed says nothing of others" if seeds == 1 else f"{seeds} seeds"
+    yield "detectable", (
+        f"{100 * detectable_effect(design):.1f} points with 80 % power: {items} items, {of}, {arms - 1} comparisons "
+        f"(a guess by spreads of the embedded world; {others})"
+    )
+
+
+def _items(sweep: Sweep) -> int | None:
+    """Of the evaluation that decides; None where the set alone knows."""
+    run = sweep.runs[0]
+    name = next(iter(sweep.directions), next(iter(run.eval), "")).partition(".")[0]
+    size: int | None = run.eval[name].size if name in run.eval else None
+    return size if size is None or size > 1 else None
+
+
+def _seeds_of_each(sweep: Sweep) -> int:
+    return min(Counter(repr(point) for point in sweep.points).values())
+
+
 SECTIONS: tuple[Callable[[Sweep, Session], Iterator[Line]], ...] = (
     _asked,
     _design,
@@ -105,8 +151,7 @@ SECTIONS: tuple[Callable[[Sweep, Session], Iterator[Line]], ...] = (
     _dragged,
     _measured,
     _limits,
-    # Here belong, each as one more function: what the plan costs in GPU-hours and dollars, and the smallest effect
-    # that its items and seeds can detect.
+    _detectable,
 )
 
 

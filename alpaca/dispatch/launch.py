@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from rich.console import Console
 
 from alpaca import artifacts, canonical, checks, plan
 from alpaca.config import ReportConfig, SlurmCluster
-from alpaca.dispatch import asking, briefing, display, local, pages, prepare
+from alpaca.dispatch import asking, bill, briefing, display, local, pages, prepare
 from alpaca.dispatch.prepare import Session
 from alpaca.dispatch.slurm import enqueue, resources
-from alpaca.errors import ArtifactError, ConfigurationErrors, UserError
+from alpaca.errors import ArtifactError, ConfigurationErrors
 from alpaca.runtime import provenance
 from alpaca.sweep import Sweep
 
@@ -39,7 +39,7 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
             *resources.problems(run),
         )
     }
-    problems = [*lacks.values(), *_over_limit(sweep, session)]
+    problems = [*lacks.values(), *bill.bill(session).beyond(sweep.spend.max_usd, sweep.spend.max_tokens)]
     if problems:
         raise ConfigurationErrors(problems)
     for text in (*_beyond_bounds(session), *without_effect(sweep, session)):
@@ -66,24 +66,6 @@ def _beyond_bounds(session: Session) -> list[str]:
         if beyond:
             found.append(f"{session.label(key)}: {beyond}: it stops there and keeps everything")
     return found
-
-
-def _over_limit(sweep: Sweep, session: Session) -> Iterator[UserError]:
-    """What is still to be asked of teachers, against the limit of the question for all stages together."""
-    limit = sweep.spend
-    unfinished = (node for key, node in session.plan.nodes.items() if not artifacts.is_finished(session.folders[key]))
-    guesses = [asking.asked(node, session.plan, session.output) for node in unfinished]
-    asked = [guess for guess in guesses if guess is not None]
-    tokens, usd = sum(guess.tokens for guess in asked), sum(guess.usd or 0.0 for guess in asked)
-    unknown = limit.max_usd is not None and any(guess.usd is None for guess in asked)
-    remedy = "raise it in the question file, or fewer points, seeds or examples"
-    if limit.max_tokens is not None and tokens > limit.max_tokens:
-        text = f"a guess of {asking.short(tokens)} tokens is above the limit of {limit.max_tokens:,}"
-        yield UserError(what=text, where="spend.max_tokens of the question", remedy=remedy)
-    if limit.max_usd is not None and (usd > limit.max_usd or unknown):
-        guess = f"a guess of ${usd:,.2f} is above the limit of ${limit.max_usd:,.2f}"
-        text = "a teacher's price is not known" if unknown else guess
-        yield UserError(what=text, where="spend.max_usd of the question", remedy=remedy)
 
 
 def without_effect(sweep: Sweep, session: Session) -> list[str]:
@@ -144,7 +126,10 @@ def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
     except ArtifactError as error:
         warnings.add(error.text())
     warnings.update(_beyond_bounds(session))
-    warnings.update(problem.text() for problem in _over_limit(sweep, session))
+    found = bill.bill(session)
+    for text in found.told():
+        out.print(f"cost: {text}", markup=False)
+    warnings.update(problem.text() for problem in found.beyond(sweep.spend.max_usd, sweep.spend.max_tokens))
     for text in sorted(warnings):
         out.print(f"warning: {text}", markup=False)
 

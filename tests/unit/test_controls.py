@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from rich.console import Console
 
 from alpaca import canonical, frozen
 from alpaca.config import Analysis, ReportConfig, Run
-from alpaca.dispatch import briefing, launch, prepare
+from alpaca.dispatch import bill, briefing, launch, prepare
 from alpaca.errors import ConfigurationErrors
+from alpaca.statistics import Design, detectable_effect
 from alpaca.sweep import Sweep, expand
 from alpaca.sweep.amounts import amounts
 from tests.unit.question_files import asked, problems
@@ -241,6 +243,46 @@ def test_the_plan_tells_all_of_it(tmp_path: Path) -> None:
     ):
         assert row in rows
     assert any(row.startswith("dragged along data.size changes the epochs") for row in rows)
+
+
+def test_the_plan_tells_the_smallest_effect_it_can_detect(tmp_path: Path) -> None:
+    text = "factors: {data.size: [250, 1000, 4000]}\nseeds: [0, 1, 2]\ncontrols: [steps]\n"
+    told = shown(asked(tmp_path, text, f"output_dir={tmp_path}"), tmp_path)
+    design = Design(
+        items=400, seeds=3, comparisons=2, seed_sd=0.02, item_sd=0.5, same_arm=0.35, across_arms=0.25
+    )
+    assert f"{100 * detectable_effect(design):.1f} points with 80 % power: 400 items, 3 seeds, 2 comparisons" in told
+    assert f"{100 * detectable_effect(replace(design, seeds=5)):.1f} with 5 seeds" in told
+    alone = shown(asked(tmp_path, text.replace("[0, 1, 2]", "[7]"), f"output_dir={tmp_path}"), tmp_path)
+    assert "these very runs" in alone
+    assert "detectable" not in shown(asked(tmp_path, text, "until=train", f"output_dir={tmp_path}"), tmp_path)
+
+
+def test_the_bill_counts_what_is_left_to_do(tmp_path: Path) -> None:
+    words = ["model=llama7b", "fsdp=full_shard", "fsdp.gpu=H100-80GB", f"output_dir={tmp_path}"]
+    found = expand(tuple(words), multirun=False)
+    session = prepare.open_session(found.plan, found.runs[0], found.name)
+    first = bill.bill(session)
+    (hours,) = first.gpu_hours.values()
+    assert first.gpu_hours.keys() == {"H100-80GB"}
+    assert first.usd == pytest.approx(hours * first.prices.usd_per_hour["H100-80GB"])
+    assert any("$500" in line for line in first.told())
+    assert not list(first.beyond(first.usd + 0.01, 0))
+    assert "is above the limit" in str(*first.beyond(first.usd / 2, None))
+    train = next(folder for key, folder in session.folders.items() if session.plan.nodes[key].stage == "train")
+    train.mkdir(parents=True)
+    (train / "_SUCCESS").write_text("{}")
+    assert bill.bill(session).told() == []
+
+
+def test_a_gpu_without_a_price_has_none_made_up(tmp_path: Path) -> None:
+    words = ["model=llama7b", "fsdp=full_shard", "fsdp.gpu=V100-32GB", "precision=fp16", f"output_dir={tmp_path}"]
+    found = expand(tuple(words), multirun=False)
+    session = prepare.open_session(found.plan, found.runs[0], found.name)
+    due = bill.bill(session)
+    assert due.usd == 0
+    assert any("price unknown" in line for line in due.told())
+    assert "V100-32GB" in str(*due.beyond(1000.0, None))
 
 
 def test_seeds_of_arms_stand_apart(tmp_path: Path) -> None:

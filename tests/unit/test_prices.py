@@ -3,12 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from alpaca.config import Spend, Teacher
 from alpaca.errors import UserError
+from alpaca.footprint.gpus import GPUS
 from alpaca.teachers.base import Message, Request, RetryableError
 from alpaca.teachers.openai import OpenAI
-from alpaca.teachers.prices import Price, load_table, price_of
+from alpaca.teachers.prices import GpuPrices, Price, gpu_prices, load_table, price_of
 from alpaca.teachers.programmatic import Programmatic
 from alpaca.teachers.projection import Projection
 from alpaca.teachers.spending import Spending
@@ -184,3 +186,17 @@ def test_what_never_fills_up_is_infinite_and_not_an_overflow() -> None:
 
 def test_teachers_without_a_price_field_have_none() -> None:
     assert price_of(Teacher(kind="parrot")) is None
+
+
+def test_gpu_hours_have_dated_prices_and_a_file_may_have_its_own(tmp_path: Path) -> None:
+    shipped = gpu_prices()
+    assert shipped.usd_per_hour.keys() <= {gpu.name for gpu in GPUS}
+    own = {"date": "2026-01-02", "source": "mine", "hosts": {}}
+    path = tmp_path / "prices.yaml"
+    path.write_text(yaml.safe_dump(own))
+    assert gpu_prices(str(path)) == shipped
+    path.write_text(yaml.safe_dump(own | {"gpus": {"date": "2026-01-03", "usd_per_hour": {"H200": 2}}}))
+    assert gpu_prices(str(path)) == GpuPrices(date="2026-01-03", usd_per_hour={"H200": 2.0})
+    path.write_text(yaml.safe_dump(own | {"gpus": {"date": "2026-01-03", "usd_per_hour": {"H200": "much"}}}))
+    with pytest.raises(UserError, match=r"gpus\.usd_per_hour\.H200.*'much'"):
+        gpu_prices(str(path))
