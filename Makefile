@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit check bench format lock clean slurm-up slurm-down slurm-demo soak
+.PHONY: help run test unit check bench format lock clean slurm-up slurm-down slurm-demo soak validate
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ slurm-demo: $(VENV)/.runtime  ## a small sweep through a SLURM cluster on this m
 
 soak: $(VENV)/.dev  ## sweeps on SLURM with everything killed at random, 50 times or SOAK=N
 	SOAK=$(or $(SOAK),50) $(BIN)/python -m pytest tests/slurm/test_soak.py
+
+validate: $(VENV)/.runtime  ## the ten questions and the instrument's calibration where the truth is planted; an hour or two
+	$(BIN)/python benchmarks/validation.py
 
 format: $(VENV)/.dev  ## sorts imports and applies ruff's safe fixes
 	$(BIN)/ruff check --fix .

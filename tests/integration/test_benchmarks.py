@@ -54,6 +54,10 @@ KEYS = {
         "coverage",
         *("false_positive_rates", "powers", "coverages", "joint_coverages", "detectable_effects"),
     },
+    "validation": {
+        *("aa_false_positives", "teacher_order_recovered", "noise_found", "truncation_found"),
+        *("pool_runs", "pool_seconds", "sweeps", "sweep_seconds"),
+    },
     "slurm_queue": {"queue_seconds", "sbatch_calls", "status_seconds", "stages", "points", "one_by_one_ratio"},
     "train_gpu": {"tokens_per_second_ours", "mfu_ours", "mfu_computed_ours", "original_ratio", "trl_ratio"},
 }
