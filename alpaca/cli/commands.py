@@ -1,4 +1,4 @@
-"""The commands that follow what was queued: `python -m alpaca status|logs|cancel|retry|reap`."""
+"""`python -m alpaca ...`: what follows the queue (status, logs, cancel, retry, reap) and what looks at results."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
-from alpaca.cli import logs, queue, status
+from alpaca.cli import diff, logs, queue, status
 from alpaca.errors import AlpacaError, UserError
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m alpaca", description=__doc__)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--output-dir", type=Path, default=Path("outputs"), help="default: outputs")
+    found.set_defaults(trouble=0)  # the status after an error, where a command has one of its own
     commands = found.add_subparsers(dest="command", required=True)
 
     one = commands.add_parser("status", parents=[shared], help="the stages of a sweep and what they do")
@@ -44,7 +48,19 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("reap", parents=[shared], help="removes jobs that can never start")
     one.set_defaults(run=queue.reap)
+    _add_results(commands, shared)
     return found
+
+
+def _add_results(commands: Commands, shared: argparse.ArgumentParser) -> None:
+    """What looks at results; their folders are named as for `logs`."""
+    one = commands.add_parser("diff", parents=[shared], help="what two results have not in common")
+    one.add_argument("first", metavar="RUN_A", help="a stage's or a page's folder, its name, or the digits of its key")
+    one.add_argument("second", metavar="RUN_B")
+    one.add_argument("--code", action="store_true", help="with the changed lines of code")
+    one.add_argument("--html", type=Path, metavar="FILE", help="as a page of its own")
+    one.add_argument("--json", action="store_true", help="for programs")
+    one.set_defaults(run=diff.run, trouble=2)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except AlpacaError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = error.exit_status
+        code = given.trouble or error.exit_status
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # `| head` has seen enough
@@ -64,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 0
     except OSError as error:  # a folder of somebody else, a full disk
         print(f"error: {error}", file=sys.stderr)
-        code = 1
+        code = given.trouble or 1
     raise SystemExit(code)
 
 

@@ -60,8 +60,8 @@ def _last(lines: list[str], count: int) -> list[str]:
     return lines[-count:] if count else []
 
 
-def find(output: Path, stage: str) -> str:
-    """The label of a stage by its label, its folder, its folder's name or the digits of its key."""
+def find(output: Path, stage: str, command: str = "logs") -> str:
+    """The label of a stage by its label, its folder, its folder's name or the digits of its key. command: who asks."""
     labels = sorted(path.parent.relative_to(output).as_posix() for path in output.glob("*/*/stage.json"))
     queued = {label for label in records.index(output).latest if "/" in label}
     known = sorted({*labels, *queued})
@@ -74,8 +74,8 @@ def find(output: Path, stage: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise UserError(what=f"{stage} is several stages", where="logs", remedy="give one of: " + ", ".join(fitting))
-    raise UserError(what=f"no stage {stage} in {output}", where="logs", remedy=nearest(wanted, known))
+        raise UserError(what=f"{stage} is several stages", where=command, remedy="give one of: " + ", ".join(fitting))
+    raise UserError(what=f"no stage {stage} in {output}", where=command, remedy=nearest(wanted, known))
 
 
 def of_job(index: Index, label: str) -> list[Path]:

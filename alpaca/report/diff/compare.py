@@ -1,0 +1,151 @@
+"""Two results beside each other: where their chains part, and everything that differs from there on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from alpaca.report.diff import payload, settings, sides
+from alpaca.report.diff.payload import Answers, Data, Loss, Metric
+from alpaca.report.diff.settings import Code, Leaf
+from alpaca.report.diff.sides import Chain, Side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A stage of both: its folders ("" where it is missing) and how they differ."""
+
+    role: str
+    folders: tuple[str, str]
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runs:
+    """Two runs: the points of two pages that belong together, or the only ones."""
+
+    name: str
+    stages: list[Row]
+    identity: list[Leaf]
+    execution: list[Leaf]
+    code: list[Code]
+    packages: list[Leaf]
+    machines: list[Leaf]
+    data: Data | None
+    losses: list[Loss]
+    metrics: list[Metric]
+    answers: list[Answers]
+
+    @property
+    def origins(self) -> list[str]:
+        """The stages in which a difference begins, in the order of work: all the others only inherit one."""
+        return [row.role for row in self.stages if row.state in (sides.OWN, sides.CONTENT)]
+
+    @property
+    def is_equal(self) -> bool:
+        return all(row.state == sides.SAME for row in self.stages)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """All that two results have not in common. `page`: leaves of two pages' question; `alone`: points of one only."""
+
+    labels: tuple[str, str]
+    page: list[Leaf]
+    runs: list[Runs]
+    alone: tuple[list[str], list[str]] = field(default=([], []))
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether both asked for the same, and every stage holds the same bytes."""
+        return not self.page and not any(self.alone) and all(each.is_equal for each in self.runs)
+
+
+def compare(one: Side, other: Side) -> Comparison:
+    """Points of two pages are compared where factors and seeds are equal, a single run with the point nearest to it."""
+    pairs = _pairs(one, other)
+    taken = [{chain.identity for chain in side} for side in zip(*pairs, strict=True)] or [set(), set()]
+    alone = [
+        [name_of(chain) for chain in side.chains if chain.identity not in known]
+        for side, known in zip((one, other), taken, strict=True)
+    ]
+    return Comparison(
+        labels=(one.label, other.label),
+        page=_page(one, other),
+        runs=[_runs(one, other, *pair) for pair in pairs],
+        alone=(alone[0], alone[1]),
+    )
+
+
+def _pairs(one: Side, other: Side) -> list[tuple[Chain, Chain]]:
+    there = {chain.identity: chain for chain in other.chains}
+    pairs = [(chain, there[chain.identity]) for chain in one.chains if chain.identity in there]
+    if pairs or 1 not in (len(one.chains), len(other.chains)):
+        return pairs
+    every = [(before, after) for before in one.chains for after in other.chains]
+    return [max(every, key=lambda pair: _shared(*pair))] if every else []
+
+
+def _shared(one: Chain, other: Chain) -> int:
+    """Stages that both have."""
+    keys = [{stage.frozen["key"] for stage in chain.stages.values()} for chain in (one, other)]
+    return len(keys[0] & keys[1])
+
+
+def _page(one: Side, other: Side) -> list[Leaf]:
+    """What two pages of several points ask; their points are compared by themselves."""
+    if not one.page or not other.page:
+        return []
+    asked = [{key: value for key, value in side.page.items() if key not in _NOT_ASKED} for side in (one, other)]
+    keys = dict.fromkeys([*asked[0], *asked[1]])
+    return [
+        Leaf(key=key, values=(asked[0].get(key), asked[1].get(key)), roles=["report"])
+        for key in keys
+        if asked[0].get(key) != asked[1].get(key)
+    ]
+
+
+_NOT_ASKED = ("points", "command", "notes", "title")
+"""What follows from the points, or says how the page was asked for."""
+
+
+def name_of(chain: Chain) -> str:
+    """ "data.size=250, seed 0"."""
+    factors = ", ".join(f"{key}={value}" for key, value in chain.factors.items())
+    seeds = list(dict.fromkeys(str(seed) for seed in chain.seeds.values()))
+    return ", ".join(part for part in (factors, f"seed {'/'.join(seeds)}" if seeds else "") if part)
+
+
+def _runs(one: Side, other: Side, before: Chain, after: Chain) -> Runs:
+    return Runs(
+        name=name_of(before),
+        stages=[_row(before, after, role) for role in sides.roles(before, after)],
+        identity=settings.identity(before, after),
+        execution=settings.execution(before, after),
+        code=settings.code(one, other, (before, after)),
+        packages=settings.packages(before, after),
+        machines=settings.machines(before, after),
+        data=payload.data(before, after),
+        losses=payload.losses(before, after),
+        metrics=payload.metrics(before, after),
+        answers=payload.answers(before, after),
+    )
+
+
+def _row(one: Chain, other: Chain, role: str) -> Row:
+    before, after = one.stages.get(role), other.stages.get(role)
+    names = (before.name if before else "", after.name if after else "")
+    return Row(role=role, folders=names, state=sides.state(before, after))
+
+
+def as_json(found: Comparison) -> dict[str, Any]:
+    """For programs: everything, without the text of patches."""
+    from dataclasses import asdict
+
+    plain = asdict(found)
+    for made, runs in zip(plain["runs"], found.runs, strict=True):
+        made["origins"] = runs.origins
+        for code in made["code"]:
+            for file in code["files"]:
+                del file["patch"]
+    return {"equal": found.is_equal, **plain}
