@@ -205,11 +205,12 @@ def content_digest(folder: Path) -> str:
     NOT_CONTENT is left out: latencies, surplus, failed tries, the date of a look at the teacher, a profile.
     """
     manifest = read_json(folder / "manifest.json")
-    lines = sorted(f"{name}\0{entry['sha256']}\n" for name, entry in manifest.items() if not _differs(name))
+    lines = sorted(f"{name}\0{entry['sha256']}\n" for name, entry in manifest.items() if not differs_each_time(name))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _differs(name: str) -> bool:
+def differs_each_time(name: str) -> bool:
+    """Whether a payload file is one of NOT_CONTENT."""
     return name in NOT_CONTENT or any(entry.endswith("/") and name.startswith(entry) for entry in NOT_CONTENT)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from alpaca.cli import diff, logs, queue, status
+from alpaca.cli import diff, logs, queue, reproduce, status
 from alpaca.errors import AlpacaError, UserError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -61,6 +61,14 @@ def _add_results(commands: Commands, shared: argparse.ArgumentParser) -> None:
     one.add_argument("--html", type=Path, metavar="FILE", help="as a page of its own")
     one.add_argument("--json", action="store_true", help="for programs")
     one.set_defaults(run=diff.run, trouble=2)
+
+    one = commands.add_parser("reproduce", parents=[shared], help="makes a finished stage again, and compares")
+    one.add_argument("artifact", help="a stage's or a page's folder, its name, or the digits of its key")
+    one.add_argument("--dry-run", action="store_true", help="only tells the command, the commit and the packages")
+    one.add_argument("--packages", action="store_true", help="every package, as name==version")
+    one.add_argument("--keep", action="store_true", help="keeps the second making where it is bit-equal too")
+    one.add_argument("--paid", action="store_true", help="also asks a teacher again that may cost money")
+    one.set_defaults(run=reproduce.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alpaca.cli import logs, terminal
+from alpaca.cli import terminal
+from alpaca.cli.place import place
 from alpaca.dispatch import display
 from alpaca.errors import UserError
 
@@ -31,19 +32,6 @@ def run(given: argparse.Namespace) -> int:
     elif not given.html:
         terminal.show(made, display.console())
     return 0 if found.is_equal else 1
-
-
-def place(output: Path, name: str, command: str) -> tuple[Path, str]:
-    """Output folder and label of an artifact: a folder of any output folder, else what `logs` understands."""
-    path = Path(name).expanduser()
-    if (path / "stage.json").is_file():
-        path = path.resolve()
-        return path.parents[1], "/".join(path.parts[-2:])
-    if "/" in name and path.exists() and not path.resolve().is_relative_to(output):
-        raise UserError(
-            what="no stage.json: not the folder of a stage or a page", where=name, remedy="give outputs/STAGE/NAME-KEY"
-        )
-    return output, logs.find(output, name, command)
 
 
 def _write(path: Path, made: Page) -> None:

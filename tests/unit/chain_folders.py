@@ -57,7 +57,10 @@ class Chains:
         return folder.relative_to(self.output).as_posix()
 
     def finish(self, folder: Path, key: str) -> None:
-        record = {"ended": "2026-11-20T10:00:00+00:00", "seconds": 1.0, "code": self.code, "packages": self.packages}
+        record = {
+            "ended": "2026-11-20T10:00:00+00:00", "seconds": 1.0, "code": self.code, "packages": self.packages,
+            "argv": ["launch.py", "data.size=4"], "git": {"sha": "0123456789abcdef", "dirty": False, "diff": None},
+        }  # fmt: skip
         artifacts.publish(folder, key, record | {"parents": {}, "summary": ""}, lambda: None)
 
     def run(self, size: int = 4, lr: float = 0.1, **more: Any) -> dict[str, str]:
