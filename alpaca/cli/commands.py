@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from alpaca.cli import diff, logs, queue, reproduce, status
+from alpaca.cli import diff, gc, logs, queue, reproduce, status
 from alpaca.errors import AlpacaError, UserError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -69,6 +69,11 @@ def _add_results(commands: Commands, shared: argparse.ArgumentParser) -> None:
     one.add_argument("--keep", action="store_true", help="keeps the second making where it is bit-equal too")
     one.add_argument("--paid", action="store_true", help="also asks a teacher again that may cost money")
     one.set_defaults(run=reproduce.run)
+
+    one = commands.add_parser("gc", parents=[shared], help="what can be deleted, and how much that frees")
+    one.add_argument("-y", "--yes", action="store_true", help="deletes without asking")
+    one.add_argument("--paid", action="store_true", help="offers answers of teachers too, which were paid for")
+    one.set_defaults(run=gc.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

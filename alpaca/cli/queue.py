@@ -16,7 +16,8 @@ from alpaca.dispatch.slurm.records import Submission
 from alpaca.errors import UserError
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """A line now, not when the buffer is full."""
     print(text, flush=True)
 
 
@@ -24,10 +25,10 @@ def cancel(given: argparse.Namespace) -> int:
     """Takes back the jobs of all submissions of a name."""
     submission = records.chosen(records.index(given.output_dir), given.sweep)
     question = f"cancel the jobs of {submission.name}? What is done is kept. [y/N] "
-    if not given.yes and sys.stdin.isatty() and not _agreed(question):
+    if not given.yes and sys.stdin.isatty() and not agreed(question):
         print("nothing was cancelled")
         return 1
-    with submit.alone(given.output_dir, _tell):
+    with submit.alone(given.output_dir, tell):
         found = control.cancel(records.index(given.output_dir), submission)
     print(f"{len(found.jobs)} jobs cancelled; what is done is kept")
     if found.kept:
@@ -35,7 +36,8 @@ def cancel(given: argparse.Namespace) -> int:
     return 0
 
 
-def _agreed(question: str) -> bool:
+def agreed(question: str) -> bool:
+    """Whether the answer at the terminal is yes."""
     try:
         return input(question).strip().lower() in ("y", "yes")
     except EOFError:
@@ -47,7 +49,7 @@ def retry(given: argparse.Namespace) -> int:
     before = records.chosen(records.index(given.output_dir), given.sweep)
     started = time.monotonic()
 
-    with submit.alone(before.output, _tell) as claim:
+    with submit.alone(before.output, tell) as claim:
         wanted = _failed(before) if given.failed else None
         _refuse_removed(before, wanted)
         outcome = submit.submit(
@@ -104,7 +106,7 @@ def _failed(submission: Submission) -> set[str]:
 
 def reap(given: argparse.Namespace) -> int:
     """Removes jobs that wait for something that failed."""
-    with submit.alone(given.output_dir, _tell):
+    with submit.alone(given.output_dir, tell):
         removed, others = control.reap(records.index(given.output_dir), given.output_dir)
     names = ": " + ", ".join(job.id for job in removed) if removed else ""
     print(f"{len(removed)} jobs removed that could never start{names}")
