@@ -56,6 +56,18 @@ def execute(folder: Path) -> None:
         claim.release()
         raise
     claim.remove()
+    if settings["stage"] == "report":
+        _list_pages(folder.parents[1])
+
+
+def _list_pages(output: Path) -> None:
+    """The list of all pages, which shows this one now; whatever it meets, the page itself stands."""
+    from alpaca.report import index
+
+    try:
+        index.renew(output)
+    except Exception as error:
+        print(f"the list of all pages was not made anew: {type(error).__name__}: {error}", flush=True)
 
 
 def _beside_rank_zero(folder: Path, settings: dict[str, Any], config: Any) -> None:

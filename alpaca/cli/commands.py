@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from alpaca.cli import diff, gc, logs, queue, reproduce, status
+from alpaca.cli import diff, gc, index, logs, queue, reproduce, status
 from alpaca.errors import AlpacaError, UserError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -74,6 +74,9 @@ def _add_results(commands: Commands, shared: argparse.ArgumentParser) -> None:
     one.add_argument("-y", "--yes", action="store_true", help="deletes without asking")
     one.add_argument("--paid", action="store_true", help="offers answers of teachers too, which were paid for")
     one.set_defaults(run=gc.run)
+
+    one = commands.add_parser("index", parents=[shared], help="makes the list of all sweeps and runs anew")
+    one.set_defaults(run=index.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
