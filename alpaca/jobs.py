@@ -66,7 +66,7 @@ def _list_pages(output: Path) -> None:
 
     try:
         index.renew(output)
-    except Exception as error:
+    except Exception as error:  # a defect in the list must not make a failure of a page that is finished
         print(f"the list of all pages was not made anew: {type(error).__name__}: {error}", flush=True)
 
 

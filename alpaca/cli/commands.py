@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from alpaca.cli import diff, gc, index, logs, queue, reproduce, status
+from alpaca.cli import logs, queue, status
 from alpaca.errors import AlpacaError, UserError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -60,7 +61,7 @@ def _add_results(commands: Commands, shared: argparse.ArgumentParser) -> None:
     one.add_argument("--code", action="store_true", help="with the changed lines of code")
     one.add_argument("--html", type=Path, metavar="FILE", help="as a page of its own")
     one.add_argument("--json", action="store_true", help="for programs")
-    one.set_defaults(run=diff.run, trouble=2)
+    one.set_defaults(run=_later("diff"), trouble=2)
 
     one = commands.add_parser("reproduce", parents=[shared], help="makes a finished stage again, and compares")
     one.add_argument("artifact", help="a stage's or a page's folder, its name, or the digits of its key")
@@ -68,15 +69,25 @@ def _add_results(commands: Commands, shared: argparse.ArgumentParser) -> None:
     one.add_argument("--packages", action="store_true", help="every package, as name==version")
     one.add_argument("--keep", action="store_true", help="keeps the second making where it is bit-equal too")
     one.add_argument("--paid", action="store_true", help="also asks a teacher again that may cost money")
-    one.set_defaults(run=reproduce.run)
+    one.set_defaults(run=_later("reproduce"))
 
     one = commands.add_parser("gc", parents=[shared], help="what can be deleted, and how much that frees")
     one.add_argument("-y", "--yes", action="store_true", help="deletes without asking")
     one.add_argument("--paid", action="store_true", help="offers answers of teachers too, which were paid for")
-    one.set_defaults(run=gc.run)
+    one.set_defaults(run=_later("gc"))
 
     one = commands.add_parser("index", parents=[shared], help="makes the list of all sweeps and runs anew")
-    one.set_defaults(run=index.run)
+    one.set_defaults(run=_later("index"))
+
+
+def _later(name: str) -> Callable[[argparse.Namespace], int]:
+    """A command whose module is imported when it is given: scipy and jinja2 take a second, and status needs neither."""
+
+    def run(given: argparse.Namespace) -> int:
+        code: int = importlib.import_module(f"alpaca.cli.{name}").run(given)
+        return code
+
+    return run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

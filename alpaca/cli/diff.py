@@ -5,40 +5,34 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alpaca.cli import terminal
 from alpaca.cli.place import place
 from alpaca.dispatch import display
 from alpaca.errors import UserError
-
-if TYPE_CHECKING:
-    from alpaca.report.diff.page import Page
+from alpaca.report import html
+from alpaca.report.diff import compare, page, sides
 
 
 def run(given: argparse.Namespace) -> int:
     """0 where both are equal, 1 where they differ, like diff(1)."""
-    # scipy and matplotlib take a second to import; the other commands do not need them.
-    from alpaca.report.diff import compare, page, sides
-
-    found = compare.compare(
-        *(sides.read_side(*place(given.output_dir, name, given.command)) for name in (given.first, given.second))
-    )
+    places = [place(given.output_dir, name, given.command) for name in (given.first, given.second)]
+    found = compare.compare(*(sides.read_side(output, label) for output, label in places))
     made = page.page(found, patches=given.code)
     if given.html:
         _write(given.html, made)
     if given.json:
         print(json.dumps(compare.as_json(found), indent=1, ensure_ascii=False, default=str))
-    elif not given.html:
+    elif given.html:
+        print(f"{made.lead}\nwritten: {given.html}")
+    else:
         terminal.show(made, display.console())
     return 0 if found.is_equal else 1
 
 
-def _write(path: Path, made: Page) -> None:
-    from alpaca.report import html
-    from alpaca.report.diff import drawn
+def _write(path: Path, made: page.Page) -> None:
+    from alpaca.report.diff import drawn  # matplotlib takes a second to import
 
     if not path.parent.is_dir():
         raise UserError(what="no such folder", where=f"--html {path}", remedy="make it, or choose another file")
     html.write(path, drawn.render(made))
-    print(f"written: {path}")

@@ -58,10 +58,10 @@ def _told(found: Found) -> Iterator[str]:
     if found.busy:
         yield f"stages and code are left alone, since a launch may need them: {found.busy}"
     if found.protected:
-        yield f"{found.protected} stages belong to what is queued or running and are left alone"
+        yield f"{found.protected} stage(s) belong to what is queued or running and are left alone"
     if found.paid:
         yield (
-            f"{len(found.paid)} stages ({human(_sum(found.paid))}) hold teacher answers that were paid for, or could "
+            f"{len(found.paid)} stage(s) ({human(_sum(found.paid))}) hold teacher answers that were paid for, or could "
             "have been: they are left alone; --paid offers them too"
         )
 

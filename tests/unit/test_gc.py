@@ -62,7 +62,7 @@ def test_answers_of_a_teacher_are_offered_only_when_asked_for(chains: Chains, ru
     assert sample not in offered(chains.output)
     assert sample in offered(chains.output, paid=True)
     said = run()[1]
-    assert "1 stages" in said
+    assert "1 stage(s) (" in said
     assert "--paid" in said
     assert run("--yes")[0] == 0
     assert (chains.output / sample).is_dir()

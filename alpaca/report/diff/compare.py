@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from alpaca.report.diff import payload, settings, sides
@@ -140,8 +140,6 @@ def _row(one: Chain, other: Chain, role: str) -> Row:
 
 def as_json(found: Comparison) -> dict[str, Any]:
     """For programs: everything, without the text of patches."""
-    from dataclasses import asdict
-
     plain = asdict(found)
     for made, runs in zip(plain["runs"], found.runs, strict=True):
         made["origins"] = runs.origins

@@ -198,7 +198,7 @@ def _snapshots(code: Code) -> str:
 def _counted(code: Code, patches: bool) -> str:
     plus, minus = sum(file.plus for file in code.files), sum(file.minus for file in code.files)
     hidden = f", {len(code.files) - _MOST_ROWS} of them not listed" if len(code.files) > _MOST_ROWS else ""
-    told = f"{wording.plural(len(code.files), 'file')}{hidden}: {plus} lines added, {minus} removed."
+    told = f"{wording.plural(len(code.files), 'file')}{hidden}, lines: +{plus} −{minus}."
     return told if patches else f"{told} --code shows them."
 
 
@@ -215,7 +215,7 @@ def _data(runs: Runs) -> Iterator[Part]:
     yield Text(text=_data_counts(runs.data))
     for name, rows in (("only in A", runs.data.removed), ("only in B", runs.data.added)):
         for row in rows:
-            yield Arms(title=_instruction(row), note=name, arms=[(name, _short(row.get("output")))])
+            yield Arms(title=_instruction(row), note="", arms=[(name, _short(row.get("output")))])
     for before, after in runs.data.changed:
         arms = [("A", _short(before.get("output"))), ("B", _short(after.get("output")))]
         renamed = "" if _instruction(before) == _instruction(after) else f"; in B: {_instruction(after)}"

@@ -67,8 +67,8 @@ class Side:
 
 def read_side(output: Path, label: str) -> Side:
     """The artifact and everything it was made from. ArtifactError where a record is torn."""
-    frozen = _records(output / label, "stage.json")
-    if frozen.get("stage") != "report":
+    frozen = read_stage(output, label).frozen
+    if frozen["stage"] != "report":
         found: dict[str, Stage] = {}
         _follow(output, label, found)
         return Side(label=label, output=output, chains=[Chain(stages=_in_order(found))])
