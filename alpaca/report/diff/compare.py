@@ -117,18 +117,20 @@ def name_of(chain: Chain) -> str:
 
 
 def _runs(one: Side, other: Side, before: Chain, after: Chain) -> Runs:
+    stages = [_row(before, after, role) for role in sides.roles(before, after)]
+    unlike = any(row.state != sides.SAME for row in stages)  # else all files are the same, and need not be read
     return Runs(
         name=name_of(before),
-        stages=[_row(before, after, role) for role in sides.roles(before, after)],
+        stages=stages,
         identity=settings.identity(before, after),
         execution=settings.execution(before, after),
         code=settings.code(one, other, (before, after)),
         packages=settings.packages(before, after),
         machines=settings.machines(before, after),
-        data=payload.data(before, after),
-        losses=payload.losses(before, after),
+        data=payload.data(before, after) if unlike else None,
+        losses=payload.losses(before, after) if unlike else [],
         metrics=payload.metrics(before, after),
-        answers=payload.answers(before, after),
+        answers=payload.answers(before, after) if unlike else [],
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from alpaca.records import read_jsonl
 from alpaca.report.diff.sides import Chain, Stage, roles
 from alpaca.statistics import Interval, can_be_conclusive, change_interval
 
@@ -89,8 +92,17 @@ class Answers:
 
 def data(one: Chain, other: Chain) -> Data | None:
     """The examples that were trained on; None where either has none."""
-    before, after = _rows(one, "curate", "examples.jsonl"), _rows(other, "curate", "examples.jsonl")
-    return compared_examples(before, after) if before and after else None
+    sides = one.stages.get("curate"), other.stages.get("curate")
+    if not all(side and side.finished for side in sides):
+        return None
+    return _data(*(side.folder.path / "examples.jsonl" for side in sides if side and side.folder.path))
+
+
+@functools.lru_cache(maxsize=64)
+def _data(before: Path, after: Path) -> Data | None:
+    """The points of a sweep share their data sets."""
+    rows = [list(read_jsonl(path)) if path.is_file() else [] for path in (before, after)]
+    return compared_examples(*rows) if all(rows) else None
 
 
 def compared_examples(before: Sequence[Row], after: Sequence[Row]) -> Data:
@@ -129,14 +141,12 @@ def _without_common(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
 def _paired(left: list[Row], right: list[Row]) -> list[tuple[Row, Row]]:
     """Takes the pairs of equal id, then of equal instruction and input, out of both lists."""
     pairs: list[tuple[Row, Row]] = []
-    for key in (lambda row: row.get("id"), lambda row: _content(row)[:2]):
+    for key in (lambda row: row.get("id") or id(row), lambda row: _content(row)[:2]):
         there = {key(row): row for row in right}
-        for row in list(left):
-            twin = there.pop(key(row), None)
-            if twin is not None:
-                pairs.append((row, twin))
-                left.remove(row)
-                right.remove(twin)
+        found = [(row, there.pop(key(row))) for row in left if key(row) in there]
+        taken = {id(row) for pair in found for row in pair}
+        left[:], right[:] = ([row for row in rows if id(row) not in taken] for rows in (left, right))
+        pairs += found
     return pairs
 
 
