@@ -44,6 +44,7 @@ class Chains:
             "stage": stage, "name": name, "key": key, "version": more.get("version", 1), "identity": identity,
             "config": identity | more.get("execution", {}), "parents": parents, "promoted": [], "code": self.code,
             "git": {"sha": "0123456789abcdef", "dirty": False, "diff": None}, "argv": ["launch.py"], "threads": 1,
+            "tracking": {"kind": "wandb", "id": "the-first-making"},
         }  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         artifacts.write_json(folder / "stage.json", frozen)

@@ -51,7 +51,7 @@ def test_the_stage_in_which_two_chains_part_is_named_with_its_keys(chains: Chain
     assert status == 1
     assert "The chains part at curate (data.size); train, respond:embedded and score:embedded differ because" in said
     found = as_json(run, one["train"], other["train"])["runs"][0]
-    assert found["origins"] == ["curate"]
+    assert (found["origins"], found["execution"]) == (["curate"], [])
     assert [(row["role"], row["state"]) for row in found["stages"]] == [
         ("sample", "same"), ("curate", "settings differ"), ("train", "differs by its parents"),
     ]  # fmt: skip
@@ -154,6 +154,21 @@ def test_answers_that_differ_most_in_score_come_first(chains: Chains) -> None:
     assert (answers.shared, answers.differing) == (12, 3)
     assert {pair[0]["id"] for pair in answers.pairs} == {"i2", "i3", "i4"}
     assert answers.scores[0] == "exact match 0 against 1"
+
+
+def test_a_small_change_of_words_that_changes_the_score_comes_before_a_large_one_that_does_not(chains: Chains) -> None:
+    def side(words: str, right: str, score: float) -> sides.Side:
+        texts = {"a": words, "b": right}
+        rows = [{"id": item, "instruction": item, "response": text} for item, text in texts.items()]
+        respond = chains.stage("respond", "embedded", {"of": words}, {}, files={"responses.jsonl": rows})
+        scores = [{"id": "a", "exact_match": 0.0}, {"id": "b", "exact_match": score}]
+        files = {"scores.jsonl": scores}
+        return sides.read_side(
+            chains.output, chains.stage("score", "embedded", {}, {"responses": respond}, files=files)
+        )
+
+    (answers,) = compare.compare(side("one", "cats", 1.0), side("quite another", "cat", 0.5)).runs[0].answers
+    assert [pair[0]["id"] for pair in answers.pairs] == ["b", "a"]
 
 
 def test_points_of_two_pages_are_paired_by_factors_and_seeds(chains: Chains, run: Run) -> None:
