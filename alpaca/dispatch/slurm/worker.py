@@ -31,10 +31,13 @@ WAIT_SECONDS = 120.0
 """How long a rank that was asked to stop waits to be ended: if it ended first, srun would kill rank 0, which queues the
 job again."""
 GATHER_SECONDS = 1.0
+"""How long a rank that lost its partners waits for the warning that they may have heard before it."""
+WORDS_SECONDS = 5.0
 """How long rank 0 waits for the last words of the others, which may be the reason of its own failure."""
 PATIENCE_SECONDS = 60.0  # for one call of SLURM's programs
 POLL_SECONDS = 0.1
 LAST_LINES = 12
+OTHER_RANK = "rank"
 AGAIN = "give the same command again: it queues what is missing"
 FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -275,11 +278,15 @@ class Worker:
     def _failed(self, folder: Path, start: int, status: int) -> int:
         """Leaves word of a failure; the exit status."""
         if self.task.rank == 0:
-            time.sleep(GATHER_SECONDS if self.task.tasks > 1 else 0)
+            if self.task.tasks > 1:
+                told = f"error: {OTHER_RANK} "
+                self._linger(
+                    lambda: any(line.startswith(told) for line in _lines(folder / "log.txt", start)), WORDS_SECONDS
+                )
             self._leave_word(folder, status, _last_error(_lines(folder / "log.txt", start)))
             self._reap(folder)
             return status
-        text = f"rank {self.task.rank} of {self.task.tasks} on {self.task.host}: {_last_error(list(self.said))}"
+        text = f"{OTHER_RANK} {self.task.rank} of {self.task.tasks} on {self.task.host}: {_last_error(list(self.said))}"
         with suppress(OSError), (folder / "log.txt").open("a", encoding="utf-8") as log:
             log.write(f"error: {text}\n")
         if not self._is_mine(artifacts.stopped(folder)):  # rank 0 adds to it, unless srun ends it before
