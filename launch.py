@@ -6,9 +6,13 @@ stop at the first; with a Hydra flag (--help, --cfg, --info ...) Hydra alone ans
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to stop, Ctrl-C ends this without a word
+
 import functools
 import os
-import signal
 import sys
 from collections.abc import Callable
 
@@ -31,6 +35,7 @@ def expanded(overrides: tuple[str, ...], multirun: bool) -> Sweep:
 
 def go(overrides: list[str], multirun: bool) -> None:
     """Plans and runs; called by Hydra's job and by the sweeper in hydra_plugins/."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     told(lambda: launch(expanded(tuple(overrides), multirun), overrides))
 
 

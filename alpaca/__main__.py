@@ -1,6 +1,12 @@
-"""`python -m alpaca status|logs|cancel|retry|reap`."""
+"""`python -m alpaca status|logs|cancel|retry|reap|diff|reproduce|gc|index`."""
+
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while all is being imported, Ctrl-C ends this without a word
 
 from alpaca.cli.commands import main
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -198,6 +199,9 @@ class Composer:
             except (HydraException, OmegaConfBaseException) as error:
                 self._add([_in_file(error, " ".join(chosen) or str(self.conf))])
                 self._bases[chosen] = None
+            except yaml.MarkedYAMLError as error:
+                self._add([_unreadable(error)])
+                self._bases[chosen] = None
         return self._bases[chosen]
 
     @contextmanager
@@ -289,6 +293,13 @@ def _source_problems(value: Any) -> Iterator[UserError]:
         for key in part:
             if key not in keys:
                 yield UserError(what="no such key", where=f"{where}.{key}", remedy=nearest(str(key), keys))
+
+
+def _unreadable(error: yaml.MarkedYAMLError) -> UserError:
+    """A file of conf/ that is no YAML."""
+    mark = error.problem_mark
+    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a file of conf/"
+    return UserError(what=f"is no YAML: {error.problem}", where=where, remedy="correct it there")
 
 
 def _nearest_key(key: str, known: list[str]) -> str:

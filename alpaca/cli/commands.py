@@ -119,5 +119,6 @@ def _count(text: str) -> int:
 
 def _existing(folder: Path) -> Path:
     if not folder.is_dir():
-        raise UserError(what="no such folder", where=f"--output-dir {folder}", remedy="the output_dir of the launch")
+        remedy = "nothing was launched here yet, or name the launch's output_dir: --output-dir FOLDER"
+        raise UserError(what="no such folder", where=str(folder), remedy=remedy)
     return folder.resolve()

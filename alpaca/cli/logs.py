@@ -7,6 +7,7 @@ import codecs
 import math
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from alpaca import artifacts
@@ -15,9 +16,10 @@ from alpaca.cli import view
 from alpaca.dispatch.slurm import queue, records, states
 from alpaca.dispatch.slurm.records import Index
 from alpaca.dispatch.slurm.states import StageState
-from alpaca.errors import UserError
+from alpaca.errors import AlpacaError, UserError
 
 POLL_SECONDS = 1.0
+PROGRESS_SECONDS = 5.0
 
 
 def run(given: argparse.Namespace) -> int:
@@ -29,12 +31,12 @@ def run(given: argparse.Namespace) -> int:
     sys.stdout.write("".join(_last(lines, given.lines)))
     if given.follow:
         _follow(output, label, tail)
-    elif not lines:
+    told = [path for path in of_job(records.index(output), label) if path.read_bytes().strip()]
+    if not (lines or told or given.follow):
         print(f"{label} has said nothing yet: {_word(state_of(output, label))}")
-    for path in of_job(records.index(output), label):
+    for path in told:
         text = path.read_text(encoding="utf-8", errors="replace").strip()
-        if text:
-            print(f"== {path.name}, what SLURM's own programs said", *_last(text.splitlines(), given.lines), sep="\n")
+        print(f"== {path.name}, what its job said beside that", *_last(text.splitlines(), given.lines), sep="\n")
     return 0
 
 
@@ -97,19 +99,31 @@ def state_of(output: Path, label: str) -> StageState | None:
     return next((each for each in found.rows if each.stage.label == label), None)
 
 
+def _progress(folder: Path) -> str:
+    """How far a stage says it is; a training writes no line for each step."""
+    with suppress(OSError, AlpacaError, KeyError):
+        found = artifacts.read_json(folder / "progress.json")
+        return f"{100 * found['done'] / max(1, found['total']):.0f} %, {found['text']}"
+    return ""
+
+
 def _word(state: StageState | None) -> str:
     return f"{state.state} {state.reason.partition(chr(10))[0]}".strip() if state else states.NOT_QUEUED
 
 
 def _follow(output: Path, label: str, tail: Tail) -> None:
-    """New lines as they come, until the stage is done or its job has ended."""
+    """New lines as they come, and how far it is, until the stage is done or its job has ended."""
     asked, state, ended = -math.inf, None, False
+    far, told = "", -math.inf
     while not ended:
         ended = artifacts.is_finished(output / label)
         if not ended and time.monotonic() - asked > queue.PAUSE_SECONDS:
             asked, state = time.monotonic(), state_of(output, label)
             ended = state is None or state.state in states.ENDED
         sys.stdout.write(tail.more())
+        if time.monotonic() - told > PROGRESS_SECONDS and (now := _progress(output / label)) != far:
+            far, told = now, time.monotonic()
+            sys.stdout.write(f"-- {far}\n" if far else "")
         sys.stdout.flush()
         if not ended:
             time.sleep(POLL_SECONDS)

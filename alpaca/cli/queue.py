@@ -9,6 +9,7 @@ import time
 from rich.console import Console
 
 from alpaca import artifacts
+from alpaca.claims import Claim
 from alpaca.cli import view
 from alpaca.dispatch.slurm import control, enqueue, records, states, submit
 from alpaca.dispatch.slurm.graph import Stage
@@ -52,13 +53,21 @@ def retry(given: argparse.Namespace) -> int:
     with submit.alone(before.output, tell) as claim:
         wanted = _failed(before) if given.failed else None
         _refuse_removed(before, wanted)
-        outcome = submit.submit(
-            before, before.output, claim, wanted=lambda stage: wanted is None or stage.label in wanted
-        )
+        outcome = _again(before, claim, wanted)
     if not outcome.queued:
         raise _nothing(before, outcome, failed_only=given.failed)
     enqueue.show(outcome, before.name, before.output, time.monotonic() - started, Console(highlight=False))
     return 0
+
+
+def _again(before: Submission, claim: Claim, wanted: set[str] | None) -> submit.Outcome:
+    try:
+        return submit.submit(
+            before, before.output, claim, wanted=lambda stage: wanted is None or stage.label in wanted
+        )
+    except UserError as error:
+        remedy = f"{error.remedy}\n    retry queues it as it was; with other settings: {before.command}"
+        raise type(error)(what=error.what, where=error.where, remedy=remedy) from error
 
 
 def _refuse_removed(submission: Submission, wanted: set[str] | None) -> None:

@@ -74,7 +74,8 @@ def _head(each: View) -> str:
     told = f"{each.counts[states.DONE]}/{len(each.stages)} done" + (f", {counts}" if counts else "")
     when = each.submission.created[:19].replace("T", " ")
     cancelled = ", cancelled" if each.submission.cancelled and not each.complete else ""
-    asked = f"  (SLURM asked {states.age(each.queue):.0f} s ago)" if each.asked else ""
+    heard = each.asked and not each.queue.error
+    asked = f"  (SLURM asked {states.age(each.queue):.0f} s ago)" if heard else ""
     return f"[bold]{escape(each.submission.name)}[/]  queued {when} UTC{cancelled}: {told}{asked}"
 
 
@@ -82,7 +83,8 @@ def _notes(each: View) -> list[str]:
     if not each.asked:
         return []
     notes = [f"[red]{escape(each.queue.error)}[/]"] if each.queue.error else []
-    return notes + ([] if each.queue.accounting else ["no accounting here: ended jobs are known by what they left"])
+    why = each.queue.unaccounted
+    return notes + ([f"no accounting ({escape(why)}): ended jobs are known by what they left"] if why else [])
 
 
 _NOTABLE = (states.RUNNING, states.FAILED, states.LOST)
@@ -112,7 +114,7 @@ def _table(stages: list[StageState]) -> Table:
 
 
 def _name(each: StageState) -> str:
-    return "report" if each.stage.role == "report" else each.stage.label
+    return f"report {each.stage.label}" if each.stage.role == "report" else each.stage.label
 
 
 def _what(each: StageState) -> str:
@@ -140,7 +142,9 @@ def _next(each: View) -> list[str]:
     page, file = each.page, view.page_file(submission)
     lines = [f"why: python -m alpaca logs {failed[0]}{where}"] if failed else []
     lines += [f"some jobs can never start: python -m alpaca reap{where} removes them"] if never else []
-    lines += [f"queue again what is not done: python -m alpaca retry {submission.name}{where}"] if ended else []
+    if ended:
+        lines.append(f"queue again what is not done, as it was: python -m alpaca retry {submission.name}{where}")
+        lines.append(f"with other settings: {submission.command}")
     if page and page.state in states.ENDED and not ended and not each.moving:
         lines.append(f"make the report: {submission.command}")
     if page and file.exists():
@@ -154,7 +158,7 @@ def _watch(given: argparse.Namespace, out: Console) -> int:
     told: dict[tuple[str, str], str] = {}
     live = Live(console=out, auto_refresh=False) if out.is_terminal else None
     # What finishes meanwhile stays in sight.
-    names = [given.sweep or item.name for item in _chosen(given, records.index(given.output_dir))]
+    names = _watched(given)
     with live or nullcontext():
         while True:
             found = _named(given, names)
@@ -168,6 +172,15 @@ def _watch(given: argparse.Namespace, out: Console) -> int:
     if not live:
         out.print(_shown(found, given))
     return 0 if all(each.complete for each in found) else 1
+
+
+def _watched(given: argparse.Namespace) -> list[str]:
+    """The sweep that was named, else those in which something moves; where nothing does, all that would be shown."""
+    if given.sweep:
+        return [given.sweep]
+    index = records.index(given.output_dir)
+    found = view.views(index, given.output_dir, _chosen(given, index))
+    return [each.submission.name for each in found if each.moving] or [each.submission.name for each in found]
 
 
 def _chosen(given: argparse.Namespace, index: Index) -> list[Submission]:
@@ -195,6 +208,7 @@ def _tell_changes(found: list[View], told: dict[tuple[str, str], str], out: Cons
             before = told.get(place, states.WAITING)
             if before != item.state and not (before in _STILL and item.state in _STILL):
                 text = f"{item.state:<9} {_name(item)} {item.job} {_what(item)}"
+                text = f"{each.submission.name}: {text}" if len(found) > 1 else text
                 out.print(text.rstrip(), markup=False, soft_wrap=True)
             told[place] = item.state
 

@@ -112,6 +112,9 @@ def test_a_cancelled_element_is_queued_again_by_retry(cluster: Cluster, referenc
     in_the_middle(output, label)
     cluster.run("scancel", sweeps.element(output, label))
     sweeps.wait(lambda: sweeps.known_states(output)[label] in ("cancelled", "failed"), 60, "its end is known")
+    with pytest.MonkeyPatch.context() as patch:  # as later, when squeue has forgotten the job
+        patch.setenv("PATH", sweeps.shim(tmp_path / "bin", "squeue", "#!/bin/sh\n"))
+        sweeps.wait(lambda: sweeps.known_states(output)[label] == "cancelled", 60, "sacct says so")
     score = sweeps.only(output, "score")
     sweeps.wait(lambda: sweeps.known_states(output)[score] == "skipped", 60, "its children's too")
     name = sweeps.newest(output)[1].name

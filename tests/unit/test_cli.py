@@ -99,7 +99,7 @@ def test_every_state_is_told_with_what_belongs_to_it(folder: Folder, run: Run) -
         "done": ["1:02:03"],
         "running": ["500_1", "24:01:05", "25 %, loss 1.25"],
         "queued": ["500_2", "Resources"],
-        "waiting": ["Dependency"],
+        "waiting": ["after train/running-00000001"],
         "failed": ["500_4", "batch.txt: no such file"],
         "skipped": [f"{labels['failed']} is not done"],
         "timeout": ["TIMEOUT", "minutes"],
@@ -368,7 +368,7 @@ def test_the_last_lines_and_what_the_job_said(folder: Folder, run: Run) -> None:
 def test_a_stage_without_a_log_says_where_it_is(folder: Folder, run: Run) -> None:
     _, queued = chain(folder)
     waiting(folder, queued)
-    assert "waiting Dependency" in run("logs", RESPOND)[1]
+    assert f"waiting after {TRAIN}" in run("logs", RESPOND)[1]
 
 
 def test_unknown_and_ambiguous_stages_are_told_with_the_near_ones(folder: Folder, run: Run) -> None:

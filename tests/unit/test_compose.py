@@ -608,3 +608,11 @@ def test_the_first_way_out_is_sharding_where_there_are_more_gpus(monkeypatch: py
     monkeypatch.setattr(provenance, "memory_bytes", lambda: 500 * 2**30)
     monkeypatch.setattr(gpus, "here", lambda: gpus.named("A100-80GB"))
     assert "fsdp=full_shard fsdp.world_size=8 would fit" in lacks(LLAMA)
+
+
+def test_a_file_that_is_no_yaml_is_told_with_its_place(tmp_path: Path) -> None:
+    conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    text = "defaults: [slurm_cpu, _self_]\nstages: {train: {cpus: 2 minutes: 30}}\n"
+    (conf / "cluster" / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigurationErrors, match=r"mine\.yaml, line 2, column \d+: is no YAML"):
+        sweep.expand(["cluster=mine"], multirun=False, composer=Composer(conf))

@@ -141,6 +141,13 @@ def test_no_gpus_are_asked_for_where_a_node_has_none() -> None:
     assert (found.nodes, found.tasks, found.gpus) == (2, 2, 0)
 
 
+def test_a_gpu_where_a_node_has_none_is_a_problem() -> None:
+    cluster = SlurmCluster(gpus_per_node=0, stages=StageResources(respond=Resources(gpus=1)))
+    assert asked(cluster, "respond").gpus == 1
+    (problem,) = resources._of_kind(cluster, "respond", 1)
+    assert problem.where == "cluster.stages.respond.gpus"
+
+
 def test_a_refusal_names_the_key_that_caused_it() -> None:
     cluster = SlurmCluster(stages=StageResources(train=Resources(partition="gpus")))
     words = "Batch job submission failed: Invalid partition name specified"

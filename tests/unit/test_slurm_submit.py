@@ -240,6 +240,42 @@ def test_a_policy_names_the_keys_that_it_may_concern(folder: Folder) -> None:
         submitted(folder, first)
 
 
+def test_a_refused_amount_of_memory_names_memory_alone(folder: Folder) -> None:
+    first, _ = chain(folder)
+    words = ("Memory specification can not be satisfied", "Requested node configuration is not available")
+    folder.fails("sbatch", "".join(f"sbatch: error: {text}\n" for text in words))
+    with pytest.raises(UserError, match=r"^cluster\.(stages\.train\.)?memory_gib=\S+: sbatch refused"):
+        submitted(folder, first)
+
+
+def test_what_was_cancelled_is_queued_again_though_it_is_still_ending(folder: Folder) -> None:
+    first, queued = chain(folder)
+    waiting(folder, queued)
+    with submit.alone(folder.output, print):
+        control.cancel(records.index(folder.output), first)
+    folder.says(queued[0], 0, "COMPLETING")
+    index = records.index(folder.output)
+    found = {each.stage.label: each.state for each in states.states(first, index, states.observe(index, first.output))}
+    assert set(found.values()) == {"done", "cancelled"}
+    assert [array.kind for _, array, _ in submitted(folder, first).queued if array] == ["train", "respond"]
+
+
+def test_the_children_of_what_was_never_queued_are_not_skipped(folder: Folder) -> None:
+    first = folder.submission(CHAIN)
+    folder.finish(CURATE)
+    index = records.index(folder.output)
+    found = [each.state for each in states.states(first, index, states.observe(index, first.output))]
+    assert found == ["done", "not queued", "not queued", "not queued"]
+
+
+def test_the_way_out_of_a_program_that_is_not_there_is_kept(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = chain(folder)
+    (folder.root / "bin" / "squeue").unlink()
+    monkeypatch.setenv("PATH", str(folder.root / "bin"))
+    with pytest.raises(UserError, match="choose cluster=local; nothing was queued"):
+        submitted(folder, first)
+
+
 def test_where_sbatch_does_not_say_what_it_did_the_job_is_found_later(folder: Folder) -> None:
     first, _ = chain(folder)
     folder.fails("sbatch", "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n")

@@ -53,7 +53,7 @@ def observe(index: Index, output: Path) -> Queue:
     """What SLURM says now; UserError where it does not answer: no job would be found and all would seem well."""
     seen = states.observe(index, output, fresh=True, history=False)
     if seen.error:
-        raise UserError(what=seen.error, where="cluster", remedy="nothing was cancelled; try again when SLURM answers")
+        raise UserError(what=seen.error, where="cluster", remedy=f"{seen.remedy}; nothing was cancelled")
     return seen
 
 

@@ -19,6 +19,8 @@ from alpaca.dispatch.slurm.graph import Stage
 from alpaca.dispatch.slurm.records import Draft
 from alpaca.dispatch.slurm.resources import Asked
 
+ROOT = Path(__file__).resolve().parents[3]
+
 
 def enqueue(
     session: Session, report: dict[str, Any], freeze: Callable[[Collection[str]], None], out: Console
@@ -38,8 +40,12 @@ def enqueue(
         stages=stages_of(session),
         report={} if session.run.until == "sample" else report,  # a raw pool has nothing to show
     )
-    with submit.alone(session.output, lambda text: out.print(text, markup=False)) as claim:
-        outcome = submit.submit(draft, session.output, claim, freeze=freeze)
+    try:
+        with submit.alone(session.output, lambda text: out.print(text, markup=False)) as claim:
+            outcome = submit.submit(draft, session.output, claim, freeze=freeze)
+    except KeyboardInterrupt:
+        out.print("interrupted before anything was queued; what was queued before goes on", markup=False)
+        return 130
     show(outcome, draft.name, session.output, time.monotonic() - started, out)
     return 0
 
@@ -67,15 +73,22 @@ def show(outcome: submit.Outcome, name: str, output: Path, seconds: float, out: 
     if outcome.queued and not count:
         told = [f"only the report is queued ({seconds:.1f} s), behind what is on its way"]
     told += [f"{outcome.finished} found finished"] if outcome.finished else []
-    told += [f"{outcome.adopted} queued or running already"] if outcome.adopted else []
-    told += [f"{len(outcome.again)} of them failed before"] if outcome.again else []
+    if outcome.again:
+        told[0] += f", {len(outcome.again)} of them stopped before"
+    told += [f"{outcome.adopted} queued or running already, with the settings of then"] if outcome.adopted else []
     out.print("; ".join(told), markup=False, soft_wrap=True)
-    where = "" if output == Path.cwd() / "outputs" else f" --output-dir {shlex.quote(_short(output))}"
-    out.print(f"follow it: python -m alpaca status {name} --watch{where}", markup=False, soft_wrap=True)
+    out.print(f"follow it: {follow(name, output)}", markup=False, soft_wrap=True)
 
 
-def _short(output: Path) -> str:
-    return str(output.relative_to(Path.cwd())) if output.is_relative_to(Path.cwd()) else str(output)
+def follow(name: str, output: Path) -> str:
+    """The command that watches a submission, as it works from the current folder on."""
+    here = Path.cwd()
+    place = output.relative_to(here) if output.is_relative_to(here) else output
+    where = "" if output == here / "outputs" else f" --output-dir {shlex.quote(str(place))}"
+    command = f"python -m alpaca status {name} --watch"
+    if here == ROOT:
+        return command + where
+    return f"cd {shlex.quote(str(ROOT))} && {command} --output-dir {shlex.quote(str(output))}"
 
 
 def _table(outcome: submit.Outcome) -> Table:

@@ -65,12 +65,13 @@ class Job:
 
 @dataclass(kw_only=True, slots=True)
 class Queue:
-    """What was heard, and when. error: why SLURM could not be asked; accounting: whether sacct answers."""
+    """What was heard, and when. error: why squeue did not answer, with the way out; unaccounted: why sacct did not."""
 
     asked: float
     jobs: dict[str, Job] = field(default_factory=dict)
     error: str = ""
-    accounting: bool = True
+    remedy: str = ""
+    unaccounted: str = ""
 
     def named(self, name: str) -> str | None:
         """The number of the array of that name."""
@@ -119,7 +120,8 @@ def _cached(path: Path, names: Collection[str]) -> Queue | None:
             recent = 0 <= time.time() - found["asked"] < PAUSE_SECONDS
             if recent and found["history"] and set(names) <= set(found["names"]):
                 jobs = {name: Job(**job) for name, job in found["jobs"].items()}
-                return Queue(asked=found["asked"], jobs=jobs, error=found["error"], accounting=found["accounting"])
+                told = {name: found[name] for name in ("asked", "error", "remedy", "unaccounted")}
+                return Queue(jobs=jobs, **told)
     return None
 
 
@@ -141,7 +143,7 @@ def _ask_squeue(wanted: Wanted) -> Queue:
     try:
         lines = call(["squeue", "--noheader", "--array", "--states=all", f"--format={form}", *_chosen(wanted)])
     except UserError as error:
-        queue.error = error.what
+        queue.error, queue.remedy = error.what, error.remedy
         return queue
     for number, element, state, reason, used, name, user in _rows(lines, 7):
         job = Job(id=f"{number}_{element}", name=name, state=state, reason=reason, seconds=seconds(used), user=user)
@@ -161,11 +163,11 @@ def _elements(job: Job, wanted: Wanted) -> list[Job]:
 def _ask_sacct(queue: Queue, wanted: Wanted) -> None:
     """Adds the jobs that ended too long ago for squeue; a site without accounting is no error."""
     form = "JobID,JobName,State,Elapsed,User"
-    words = ["sacct", "--noheader", "--parsable2", "--allocations", "--array", "--allusers", f"--format={form}"]
+    words = ["sacct", "--noheader", "--parsable2", "--allocations", "--allusers", f"--format={form}"]
     try:
         lines = call([*words, "--starttime=now-30days", *_chosen(wanted)])
-    except UserError:
-        queue.accounting = False
+    except UserError as error:
+        queue.unaccounted = error.what
         return
     for ident, name, state, used, user in _rows(lines, 5):
         word = state.partition(" ")[0]  # "CANCELLED by 0"

@@ -14,18 +14,18 @@ MEBIBYTES = 1024
 WITH_GPUS = ("train", "pretrain")
 KINDS = tuple(spec.name for spec in dataclasses.fields(StageResources))
 REFUSALS = {
-    "accounting/qos policy": ("qos", "account", "partition", "minutes"),
+    "accounting/qos policy": ("qos", "account", "partition"),
     "account": ("account", "partition"),
     "partition": ("partition",),
     "qos": ("qos",),
     "cpu count": ("cpus",),
+    "memory": ("memory_gib",),
     "node configuration": ("gpus", "cpus", "memory_gib", "nodes", "constraint", "partition"),
     "node count": ("nodes", "partition"),
     "gres": ("gpus",),
     "tres": ("gpus",),
     "feature": ("constraint",),
     "time limit": ("minutes",),
-    "memory": ("memory_gib",),
     "array": ("max_array_size",),
 }
 """Words of sbatch (lower case) -> the fields of `Resources` that may have caused them."""
@@ -79,10 +79,10 @@ def asked(cluster: SlurmCluster, kind: str, processes: int = 1) -> Asked:
 
 def _gpus(cluster: SlurmCluster, kind: str, tasks: int) -> int:
     own: int | None = getattr(cluster.stages, kind).gpus
-    if cluster.gpus_per_node == 0:
-        return 0
     if own is not None:
         return own
+    if cluster.gpus_per_node == 0:
+        return 0
     return tasks if kind in WITH_GPUS else cluster.gpus
 
 
@@ -177,7 +177,9 @@ def refusal(words: str, cluster: SlurmCluster, kind: str, wanted: Asked) -> User
     """sbatch's own words with the keys that may have caused them."""
     lowered = words.lower()
     names = next((fields for told, fields in REFUSALS.items() if told in lowered), ())
-    shown = [f"{key(cluster, kind, name)}={_value(wanted, cluster, name)}" for name in names]
+    values = {name: _value(wanted, cluster, name) for name in names}
+    given = {name: value for name, value in values.items() if value is not None} or values
+    shown = [f"{key(cluster, kind, name)}={value}" for name, value in given.items()]
     return UserError(
         what=f"sbatch refused the jobs of kind {kind}: {words.strip()}",
         where=", ".join(shown) or "cluster",

@@ -120,6 +120,8 @@ def live(index: Index, queue: Queue, stages: Iterable[Stage], output: Path) -> d
         job = queue.jobs.get(element.job) if element and element.job else None
         if element is None or job is None or not job.live or job.never or artifacts.is_finished(output / stage.label):
             continue
+        if job.id in cancelled(element.array.submission):  # it is being ended
+            continue
         if all(parent in found or artifacts.is_finished(output / parent) for parent in stage.parents):
             found[stage.label] = element
     return found
@@ -151,13 +153,18 @@ def _state(
 
 def _alive(stage: Stage, folder: Path, element: Element, job: Job, output: Path) -> StageState:
     name = element.job or ""
+    if name in cancelled(element.array.submission):
+        return StageState(stage=stage, state=CANCELLED, job=name, reason="it is being ended")
     if job.never:
         return StageState(stage=stage, state=SKIPPED, job=name, reason="a stage before it failed (reap removes it)")
     if job.state == "PENDING":
         waits = job.reason in ("Dependency", "None") and not all(_done(output, parent) for parent in stage.parents)
+        if waits:
+            first = next(parent for parent in stage.parents if not _done(output, parent))
+            return StageState(stage=stage, state=WAITING, job=name, reason=f"after {first}")
         hint = HINTS.get(job.reason)
         reason = f"{job.reason}: {hint}; cancel it, correct that and launch again" if hint else job.reason
-        return StageState(stage=stage, state=WAITING if waits else QUEUED, job=name, reason=reason)
+        return StageState(stage=stage, state=QUEUED, job=name, reason=reason)
     ahead = element.array.units[element.index][: element.position]
     if not all(_done(output, label) for label in ahead):
         return StageState(stage=stage, state=WAITING, job=name, reason="runs next in the same job")
@@ -176,19 +183,19 @@ def _ended(
         return StageState(stage=stage, state=CANCELLED, job=name, seconds=job.seconds)  # scancel by hand
     if stopped and (element is None or stopped.get("job") in ("", None, name)):
         return StageState(stage=stage, state=FAILED, job=name, reason=str(stopped.get("error", "")))
+    if element is None:
+        return StageState(stage=stage, state=NOT_QUEUED)
     lost = [parent for parent in stage.parents if parent in before and before[parent].state in ENDED]
     if lost and (job is None or job.state in ("CANCELLED", "PENDING", "FAILED")):
         return StageState(stage=stage, state=SKIPPED, job=name, reason=f"{lost[0]} is not done")
-    if element is None:
-        return StageState(stage=stage, state=NOT_QUEUED)
     if job is not None and job.state == "CANCELLED":
         return StageState(stage=stage, state=CANCELLED, job=name, seconds=job.seconds)
     if job is not None:
         return StageState(stage=stage, state=FAILED, job=name, reason=_verdict(job), seconds=job.seconds)
-    if queue.error:
-        return StageState(stage=stage, state=UNKNOWN, job=name, reason="SLURM cannot be asked")
     if element.job in cancelled(element.array.submission):
         return StageState(stage=stage, state=CANCELLED, job=name)
+    if queue.error:
+        return StageState(stage=stage, state=UNKNOWN, job=name, reason="SLURM cannot be asked")
     return StageState(stage=stage, state=LOST, job=name, reason="ended without a word; see its log")
 
 

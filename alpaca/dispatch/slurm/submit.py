@@ -91,7 +91,7 @@ def submit(
     index = records.index(output)
     seen = states.observe(index, output, fresh=True, history=False)
     if seen.error:
-        raise UserError(what=seen.error, where="cluster", remedy="see what SLURM says; nothing was queued")
+        raise UserError(what=seen.error, where="cluster", remedy=f"{seen.remedy}; nothing was queued")
     living = states.live(index, seen, draft.stages, output)
     freeze(living.keys())
     unfinished = [stage for stage in draft.stages if not artifacts.is_finished(output / stage.label)]
@@ -177,9 +177,10 @@ def _half_way(error: BaseException, submission: Submission, outcome: Outcome, to
     known = (jobs.explain(error, submission.folder) or error) if isinstance(error, OSError) else error
     if isinstance(known, UserError):
         return type(known)(what=known.what, where=known.where, remedy=f"{known.remedy}\n    {told}")
-    if not isinstance(known, OSError):
-        print(f"interrupted: {told}", file=sys.stderr, flush=True)
-    return known
+    if isinstance(known, OSError):
+        return known
+    print(f"interrupted: {told}", file=sys.stderr, flush=True)
+    return SystemExit(130) if isinstance(known, KeyboardInterrupt) else known
 
 
 def _refuse_failed(submission: Submission, array: Array) -> None:
