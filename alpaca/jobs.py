@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from alpaca import artifacts, canonical, claims, frozen
+from alpaca import artifacts, canonical, claims, frozen, outcomes
 from alpaca.artifacts import Context
 from alpaca.errors import AlpacaError, ArtifactError, UserError
 from alpaca.runtime import distributed, provenance, signals, tracking
@@ -32,7 +32,6 @@ ROOMS = {
     "report": "alpaca.report",
 }
 """Stage -> the package whose `run(config, context)` does it, imported only when it is its turn."""
-TRACKED = ("pretrain", "train")
 UNUSABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 FULL_DISK = ("No space left on device", "os error 28", "PytorchStreamWriter failed writing", "unexpected pos ")
 
@@ -118,7 +117,7 @@ def _claimed(folder: Path, settings: dict[str, Any], config: Any, claim: claims.
     }
     _refuse_changed_inputs(folder, settings, config)
     artifacts.publish(folder, settings["key"], record, claim.check)
-    tracker.finish({"seconds": record["seconds"]})
+    outcomes.finish(tracker, settings, context, record["seconds"])
 
 
 def _check(claim: claims.Claim) -> None:
@@ -168,8 +167,17 @@ def _run(settings: dict[str, Any], config: Any, context: Context) -> None:
 
 
 def _tracker(settings: dict[str, Any], output: Path, context: Context) -> tracking.Tracker:
-    wanted = settings.get("tracking") if settings["stage"] in TRACKED else None
-    return tracking.open_tracker(wanted or {}, output, context.log)
+    """Opened before the stage begins: a client that takes long to connect does so beside the work."""
+    wanted = settings.get("tracking") or {}
+    if settings["stage"] not in outcomes.TRACKED:
+        return tracking.NullTracker()
+    place = {"folder": context.folder.relative_to(output).as_posix()}
+    return tracking.open_tracker({**wanted, **place}, output, _say)
+
+
+def _say(text: str) -> None:
+    """A line of the log that does not stand for the stage, as what it said last does."""
+    print(text, flush=True)
 
 
 def _say_waiting(owner: dict[str, Any]) -> None:

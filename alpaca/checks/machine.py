@@ -29,6 +29,14 @@ def lacks(run: Run, stages: Collection[str], planned: bool = False) -> Iterator[
         yield from memory_problems(run)
         yield from _weights(run)
     yield from _key(run, stages)
+    yield from _tracker(run, stages)
+
+
+def _tracker(run: Run, stages: Collection[str]) -> Iterator[UserError]:
+    """A tracker that is an extra of the project: said before hours of training go untracked."""
+    tracked = bool({"pretrain", "train", "score"} & set(stages))
+    if tracked and run.tracker.kind == "trackio" and importlib.util.find_spec("trackio") is None:
+        yield UserError(what="the package trackio is not installed", where="tracker", remedy="pip install trackio")
 
 
 def _elsewhere(run: Run) -> Iterator[UserError]:

@@ -1,4 +1,4 @@
-"""`python -m alpaca ...`: what follows the queue (status, logs, cancel, retry, reap) and what looks at results."""
+"""`python -m alpaca ...`: what follows the queue (status, logs, cancel, retry, reap), and what reads or sends results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from alpaca.cli import logs, queue, status
+from alpaca.cli import logs, queue, status, sync
 from alpaca.errors import AlpacaError, UserError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -46,6 +46,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("sweep")
     one.add_argument("--failed", action="store_true", help="only what failed, and what waited for it")
     one.set_defaults(run=queue.retry)
+
+    one = commands.add_parser("sync", parents=[shared], help="sends offline runs and dashboards to W&B")
+    one.add_argument("--dry-run", action="store_true", help="only says what would be sent")
+    one.set_defaults(run=sync.run)
 
     one = commands.add_parser("reap", parents=[shared], help="removes jobs that can never start")
     one.set_defaults(run=queue.reap)

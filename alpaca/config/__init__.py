@@ -194,13 +194,17 @@ class Evaluation(RespondConfig):
 
 @dataclass(kw_only=True, slots=True)
 class Tracker:
-    """Experiment tracking of the training jobs; never allowed to stop one."""
+    """Experiment tracking of trainings and scores; never allowed to stop or slow one."""
 
-    kind: str = how("none", choices=("none", "wandb"))
+    kind: str = how("none", choices=("none", "wandb", "trackio"))
+    mode: str = how("auto", choices=("auto", "offline"))
+    """auto: W&B online where there is a key; offline: files below the output folder, for `python -m alpaca sync`."""
     project: str = how("alpaca")
     entity: str | None = how(None)
     group: str | None = how(None)
-    """W&B group; null: the sweep's name."""
+    """Group of the runs; null: the sweep's name."""
+    patience: float = how(20.0, least=0.0)
+    """Seconds that a job which is done waits for its tracker to have written everything."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
-from alpaca import artifacts, canonical, checks, plan
+from alpaca import artifacts, canonical, checks
 from alpaca.config import ReportConfig, SlurmCluster
-from alpaca.dispatch import asking, bill, briefing, display, local, pages, prepare
+from alpaca.dispatch import asking, bill, briefing, display, local, pages, prepare, tracked
 from alpaca.dispatch.prepare import Session
 from alpaca.dispatch.slurm import enqueue, resources
 from alpaca.errors import ArtifactError, ConfigurationErrors
@@ -27,6 +27,7 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     graph = sweep.plan
     first = sweep.runs[0]
     session = prepare.open_session(graph, first, sweep.name if sweep.is_sweep else None)
+    session.points = tracked.points(session, sweep)
     if first.dry_run:
         _show_plan(sweep, session, out)
         return 0
@@ -172,10 +173,7 @@ def _report(
 def page_record(sweep: Sweep, session: Session, overrides: Sequence[str]) -> dict[str, Any]:
     """What the page of this launch is made from (`pages.record`)."""
     labels = {key: session.label(key) for key in session.folders}
-    points = [
-        plan.point(roles, labels, factors, run)
-        for roles, factors, run in zip(session.plan.runs, sweep.points, sweep.runs, strict=True)
-    ]
+    points = tracked.points(session, sweep)
     config = ReportConfig(
         title=sweep.name if sweep.is_sweep else points[0].name,
         question=sweep.question,
@@ -192,7 +190,7 @@ def page_record(sweep: Sweep, session: Session, overrides: Sequence[str]) -> dic
         analysis=sweep.analysis,
     )
     folder = _page_folder(sweep, session).relative_to(session.output).as_posix()
-    extra = prepare.recorded(session)
+    extra = {**prepare.recorded(session), "tracking": tracked.page(session, sweep)}
     return pages.record(config, sweep.name, folder, list(labels.values()), provenance.code_digest(), extra)
 
 

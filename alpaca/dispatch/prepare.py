@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alpaca import artifacts, claims, frozen
-from alpaca.config import Run
-from alpaca.dispatch import training
+from alpaca.config import Point, Run
+from alpaca.dispatch import tracked, training
 from alpaca.errors import ArtifactError
 from alpaca.plan import Node, Plan
 from alpaca.runtime import provenance
@@ -31,6 +31,8 @@ class Session:
     """The first run, for the execution settings that all share (cluster, tracker, output_dir)."""
     group: str | None
     """Name of the sweep, for the tracker."""
+    points: Sequence[Point] = ()
+    """Of the sweep, with the stages that each uses, for the tracker."""
     code: Path | None = None
     git: dict[str, Any] | None = None
 
@@ -87,7 +89,7 @@ def _other_parents(session: Session, key: str) -> list[str]:
 
 def freeze(session: Session, node: Node, folder: Path, parents: dict[str, str]) -> None:
     """Writes the stage's stage.json. parents: role -> folder below the output folder."""
-    extra = {**recorded(session), "tracking": _tracking(session, node), **_forecast(session, node)}
+    extra = {**recorded(session), "tracking": tracked.stage(session, node), **_forecast(session, node)}
     artifacts.freeze(folder, frozen.freeze_node(node, parents, extra))
 
 
@@ -137,18 +139,3 @@ def _record_git(code: Path) -> dict[str, Any]:
         path.write_bytes(difference)
         found["diff"] = path.name
     return found
-
-
-def _tracking(session: Session, node: Node) -> dict[str, Any]:
-    tracker = session.run.tracker
-    return {
-        "kind": tracker.kind,
-        "project": tracker.project,
-        "entity": tracker.entity,
-        "group": tracker.group or session.group,
-        "job_type": node.stage,
-        "id": f"{node.stage}-{node.key[:16]}",
-        "name": node.label,
-        "tags": [node.stage, node.slug],
-        "config": node.identity,
-    }
