@@ -46,11 +46,23 @@ def serve(inbox: IO[bytes]) -> None:
         if message["do"] == "log":
             client.log(message["values"], message["step"])
         elif message["do"] == "table":
-            client.table(message["name"], message["columns"], message["rows"])
+            _try_table(client, message)
         else:
             client.finish(message["summary"])
             return
     client.finish(None)
+
+
+def _try_table(client: Client, message: dict[str, Any]) -> None:
+    """A table is a decoration: where it fails, the numbers still count."""
+    try:
+        client.table(message["name"], message["columns"], message["rows"])
+    except Exception as error:  # W&B's client asks the server for its artifacts, whose answers may be anything
+        print(f"tracking: table {message['name']} is left out: {_in_one_line(error)}", flush=True)
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _take_input() -> IO[bytes]:
@@ -65,7 +77,7 @@ def main() -> None:
     try:
         serve(_take_input())
     except Exception as error:  # told in one line, whatever the client, its service or the disk does
-        print(f"tracking stopped: {type(error).__name__}: {' '.join(str(error).split())[:300]}", flush=True)
+        print(f"tracking stopped: {_in_one_line(error)}", flush=True)
         raise SystemExit(TOLD_ITSELF) from None
     finally:
         sys.stdout.flush()
