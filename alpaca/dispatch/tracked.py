@@ -23,7 +23,8 @@ def stage(session: Session, node: Node) -> dict[str, Any]:
 
     A stage that several points share belongs to all of them: its tags are the factor values that all of them have.
     """
-    users = [point for point in session.points if session.label(node.key) in point.stages.values()]
+    label = session.label(node.key)
+    users = [point for point in session.points if label in point.stages.values()]
     factors = _shared([point.factors for point in users])
     return {
         **_common(session),

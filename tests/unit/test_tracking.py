@@ -155,13 +155,13 @@ def test_without_a_key_nothing_is_asked_and_with_one_it_is_online(
 
 def test_a_server_out_of_reach_is_not_waited_for_by_every_stage(tmp_path: Path) -> None:
     (tmp_path / "wandb").mkdir()
-    assert not wandb_run._failed_lately(tmp_path)
+    assert not wandb_run.failed_lately(tmp_path)
     mark = tmp_path / "wandb" / wandb_run.UNREACHED
     mark.touch()
-    assert wandb_run._failed_lately(tmp_path)
+    assert wandb_run.failed_lately(tmp_path)
     old = mark.stat().st_mtime - 2 * wandb_run.RETRY_SECONDS
     os.utime(mark, (old, old))
-    assert not wandb_run._failed_lately(tmp_path)
+    assert not wandb_run.failed_lately(tmp_path)
 
 
 # --- trackio
@@ -326,6 +326,7 @@ BOARD = Board(
 )
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wandb_workspaces when it is imported
 def test_a_dashboard_has_the_factor_on_the_horizontal_axis_and_is_equal_for_equal_boards() -> None:
     found = workspace.definition(BOARD)
     assert found == workspace.definition(BOARD)

@@ -45,7 +45,7 @@ def opened(settings: dict[str, Any]) -> WandbRun:
     output = Path(settings["output"])
     (output / "wandb").mkdir(exist_ok=True)
     quiet(output)
-    if keys.online(settings["mode"]) and not _failed_lately(output):
+    if keys.online(settings["mode"]) and not failed_lately(output):
         try:
             run = _init(settings, output, "online")
             return WandbRun(run, Path(run.settings.sync_file).with_suffix(SYNCED))
@@ -64,7 +64,7 @@ def quiet(output: Path) -> None:
     os.environ.pop("WANDB_MODE", None)
 
 
-def _failed_lately(output: Path) -> bool:
+def failed_lately(output: Path) -> bool:
     """Whether another stage has found the server out of reach just now: not each of hundreds should wait for it."""
     try:
         return time.time() - (output / "wandb" / UNREACHED).stat().st_mtime < RETRY_SECONDS

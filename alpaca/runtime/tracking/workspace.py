@@ -49,9 +49,10 @@ class Saving:
 
 def opened(settings: dict[str, Any]) -> Saving:
     """Writes the definition into the page's folder; saves it too where there is a key."""
-    wandb_run.quiet(Path(settings["output"]))
-    path = Path(settings["output"]) / settings["folder"] / FILE
-    write(path, Board(**settings["board"]), save=keys.online(settings["mode"]))
+    output = Path(settings["output"])
+    save = keys.online(settings["mode"]) and not wandb_run.failed_lately(output)
+    wandb_run.quiet(output)
+    write(output / settings["folder"] / FILE, Board(**settings["board"]), save=save)
     return Saving()
 
 
@@ -86,6 +87,7 @@ def definition(board: Board) -> dict[str, Any]:
 
 def _workspace(board: Board) -> Any:
     import wandb_workspaces.workspaces as ws
+    from wandb_workspaces.expr import And
 
     sections = [
         ws.Section(name="Scores by factor", is_open=True, panels=_score_panels(board)),
@@ -97,7 +99,7 @@ def _workspace(board: Board) -> Any:
         project=board.project,
         name=f"Sweep {board.group}",
         sections=[section for section in sections if section.panels],
-        runset_settings=ws.RunsetSettings(filters=[ws.Metric("Group") == board.group], pinned_columns=pinned),
+        runset_settings=ws.RunsetSettings(filters=And(ws.Metric("Group") == board.group), pinned_columns=pinned),
         auto_generate_panels=False,
     )
 
