@@ -7,7 +7,7 @@ from typing import Any
 
 from alpaca.artifacts import Context, read_json
 from alpaca.records import read_jsonl
-from alpaca.runtime.tracking import Tracker
+from alpaca.runtime.tracking import NullTracker, Tracker
 
 TRACKED = ("pretrain", "train", "score", "report")
 """A training's losses, an evaluation's scores with the answers, a sweep's dashboard."""
@@ -17,6 +17,8 @@ SHOWN = ("id", "family", "instruction", "input", "reference", "response")
 
 def finish(tracker: Tracker, settings: dict[str, Any], context: Context, seconds: float) -> None:
     """The last of a stage that is published. Whatever is missing here is not worth an error."""
+    if isinstance(tracker, NullTracker):
+        return
     try:
         summary = _summary(settings, context)
         if settings["stage"] == "score":

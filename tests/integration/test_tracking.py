@@ -128,7 +128,7 @@ def test_a_score_holds_the_scores_and_the_answers(swept: Path) -> None:
     assert len(table["data"]) == 10
 
 
-def test_system_metrics_are_those_of_the_job(swept: Path) -> None:
+def test_system_metrics_of_a_process_are_recorded(swept: Path) -> None:
     stats = [each["item"] for job in jobs(swept, "train") for each in job.get("stats", [])]
     assert stats
     assert any(name.startswith("proc.") for item in stats for name in item)
@@ -202,7 +202,7 @@ def test_a_tracker_killed_in_the_middle_of_training_leaves_it_unharmed(
     text, _ = process.communicate(timeout=200)
     assert process.returncode == 0, text
     assert trained(again) == trained(untracked)
-    assert "tracking" in log(again)
+    assert "tracking stopped: " in log(again)
 
 
 def test_a_folder_that_cannot_be_written_ends_the_tracking_alone(untracked: Path, again: Path) -> None:

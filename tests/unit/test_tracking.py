@@ -314,6 +314,13 @@ def test_a_result_that_cannot_be_read_ends_in_a_line(tmp_path: Path, capsys: pyt
     assert "FileNotFoundError" in capsys.readouterr().out
 
 
+def test_a_stage_that_is_not_tracked_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    context = Context(folder=tmp_path, work=tmp_path, parents={})
+    for stage in ("curate", "train"):
+        outcomes.finish(tracking.NullTracker(), {"stage": stage, "name": "x"}, context, 1.0)
+    assert capsys.readouterr().out == ""
+
+
 # --- the dashboard
 
 BOARD = Board(
