@@ -1,12 +1,6 @@
-"""`python -m alpaca status|logs|cancel|retry|reap|diff|reproduce|gc|index`."""
-
-import signal
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while all is being imported, Ctrl-C ends this without a word
+"""`python -m alpaca status|logs|cancel|retry|reap|sync|diff|reproduce|gc|index`."""
 
 from alpaca.cli.commands import main
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     main()

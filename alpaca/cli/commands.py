@@ -1,4 +1,4 @@
-"""`python -m alpaca ...`: what follows the queue (status, logs, cancel, retry, reap), and what reads or sends results."""
+"""`python -m alpaca ...`: what follows the queue (status, logs, cancel, retry, reap), reads results or sends them."""
 
 from __future__ import annotations
 
