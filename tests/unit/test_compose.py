@@ -38,7 +38,7 @@ def problems(*overrides: str, multirun: bool = False) -> str:
 
 
 def test_no_option_is_missed_by_the_parametrised_test() -> None:
-    assert len(OPTIONS) == 62
+    assert len(OPTIONS) == 63
     assert {group for group, _ in OPTIONS} == set(Composer().group_names())
 
 
