@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from alpaca.report import wording
-from alpaca.report.svg import BAR, COLOURS, INK, MARKERS, PAPER, Form, inline
+from alpaca.report.svg import BAR, COLOURS, INK, MARKERS, MUTED, PAPER, Form, inline
 from alpaca.statistics import Interval
 
 LOSS_POINTS = 120
@@ -76,11 +76,13 @@ def curve(series: Sequence[Series], words: Words) -> Markup:
     return inline(draw, heights=(360, 280), alt=words.alt, name=words.name)
 
 
-def dots(marks: Sequence[Mark], words: Words) -> Markup:
-    """One row per named level: mean, interval and every seed."""
+def dots(marks: Sequence[Mark], words: Words, *, line: float | None = None) -> Markup:
+    """One row per named level: mean, interval and every seed; `line`: where the baseline stands."""
 
     def draw(figure: Figure, form: Form) -> None:
         axes = figure.subplots()
+        if line is not None:
+            axes.axvline(line, color=MUTED, linestyle="--", linewidth=1, zorder=1)
         for row, mark in enumerate(marks):
             _draw_dot(axes, row, mark)
         axes.set_yticks(range(len(marks)), [_broken(mark.label, form) for mark in marks])
@@ -313,7 +315,9 @@ def _handle(index: int) -> Line2D:
 
 def _broken(label: str, form: Form) -> str:
     """The settings of a level one below the other where the page is narrow."""
-    return label.replace(", ", ",\n") if form.name == "narrow" else label
+    return (
+        label.replace(", ", ",\n").replace(" and ", "\nand ").replace(" = ", " =\n") if form.name == "narrow" else label
+    )
 
 
 def _thinned(steps: list[int], losses: list[float]) -> tuple[list[float], list[float]]:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from alpaca.config import ReportConfig
-from alpaca.report import answer, cards, datacard, figures, html, ledger, wording
+from alpaca.report import answer, cards, datacard, effects, export, figures, html, ledger, wording
+from alpaca.report.effects import Contrasts, Findings
 from alpaca.report.figures import Losses, Mark, Series, Words
 from alpaca.report.folders import Folder, Library
 from alpaca.report.foresight import Compared, compared, events
 from alpaca.report.material import Material
 from alpaca.report.results import LEAST_FAMILY, Level, Outcome, Results, family_intervals, gather
 from alpaca.report.samples import choose
-from alpaca.statistics import Interval
+from alpaca.report.sentence import sentence
 
 if TYPE_CHECKING:
     from alpaca.artifacts import Context
@@ -52,6 +50,7 @@ class Subject:
 
     config: ReportConfig
     results: Results
+    findings: Findings
     data_sets: list[Material]
     title: str
     sentence: str
@@ -68,7 +67,7 @@ def write_report(config: ReportConfig, context: Context) -> None:
     library = Library(parents=context.parents, home=context.folder)
     subject = _subject(config, library)
     html.write(context.folder / "results.json", json.dumps(_as_json(subject), indent=1, ensure_ascii=False) + "\n")
-    html.write(context.folder / "results.csv", _as_csv(subject.results))
+    html.write(context.folder / "results.csv", export.long_form(subject.results))
     context.check()
     cards.write_pages(subject.data_sets, context.folder, context.parents)
     html.write(context.folder / "report.html", render(subject, library))
@@ -78,8 +77,14 @@ def write_report(config: ReportConfig, context: Context) -> None:
 def _subject(config: ReportConfig, library: Library) -> Subject:
     results = gather(config, library)
     data_sets = cards.materials(results.outcomes, question=config.question, command=config.command)
+    findings = effects.find(config, results)
     made = Subject(
-        config=config, results=results, data_sets=data_sets, title=config.title, sentence=answer.sentence(results)
+        config=config,
+        results=results,
+        findings=findings,
+        data_sets=data_sets,
+        title=config.title,
+        sentence=sentence(results, findings),
     )
     if not made.is_data_only:
         return made
@@ -95,6 +100,7 @@ def _subject(config: ReportConfig, library: Library) -> Subject:
 def render(subject: Subject, library: Library) -> str:
     """The page's HTML; every text of a run is escaped by the template."""
     config, results, data_sets = subject.config, subject.results, subject.data_sets
+    findings = subject.findings
     folders = library.of_points(config.points)
     # One data set and nothing else: its card is the page.
     alone = subject.is_data_only and len(data_sets) == 1
@@ -108,9 +114,11 @@ def render(subject: Subject, library: Library) -> str:
         results=results,
         sentence=subject.sentence,
         method=answer.method(results),
-        difference_method=answer.difference_method(results),
-        caveats=[*of_data, *answer.caveats(results, folders)],
-        main=_main_drawing(results),
+        contrasts=findings.contrasts,
+        interaction=findings.interaction,
+        difference_method={metric: answer.difference_method(one) for metric, one in findings.contrasts.items()},
+        caveats=[*of_data, *answer.caveats(results, findings, folders)],
+        main=_main_drawing(results, findings),
         samples=choose(results),
         trainings=_trainings(results.outcomes),
         losses=_loss_drawing(results),
@@ -122,7 +130,7 @@ def render(subject: Subject, library: Library) -> str:
     )
 
 
-def _main_drawing(results: Results) -> Drawing:
+def _main_drawing(results: Results, findings: Findings) -> Drawing:
     metric = wording.metric(results.main)
     if not results.measured:
         return Drawing(svg=None, caption="")
@@ -130,18 +138,32 @@ def _main_drawing(results: Results) -> Drawing:
         return _family_drawing(results, metric)
     caption = "Filled marks are means, bars their 95 % intervals; each open mark is one seed."
     if not results.axis:
-        marks = [_mark(0.0, level, _dot_label(level), results.main) for level in results.measured]
-        words = Words(x=metric, y="", alt=_alt(results), name="scores")
-        by = wording.listing(list(results.measured[0].factors))
-        return Drawing(svg=figures.dots(marks, words), caption=f"By {by}. {caption}")
+        return _dots(results, findings, Words(x=metric, y="", alt=_alt(results), name="scores"), caption)
     words = Words(x=results.axis, y=metric, alt=_alt(results), name="scores")
     return Drawing(svg=figures.curve(_series(results), words), caption=caption)
 
 
-def _dot_label(level: Level) -> str:
-    """The value alone where there is one factor: the caption names it."""
+def _dots(results: Results, findings: Findings, words: Words, caption: str) -> Drawing:
+    """Named levels one below the other, the baseline first with a line down from its mean."""
+    contrasts = findings.contrasts.get(results.main)
+    marks = [_mark(0.0, level, _dot_label(level, contrasts), results.main) for level in results.measured]
+    by = f"By {wording.listing(results.factors)}. " if len(results.factors) <= 2 else ""
+    if contrasts is None or not contrasts.rows:
+        return Drawing(svg=figures.dots(marks, words), caption=f"{by}{caption}")
+    line = contrasts.reference.intervals[results.main].estimate
+    caption = f"{by}{caption} The dashed line is the baseline's mean."
+    return Drawing(svg=figures.dots(marks, words, line=line), caption=caption)
+
+
+def _dot_label(level: Level, contrasts: Contrasts | None) -> str:
+    """The value alone where there is one factor, as the caption names it; else what is not as in the baseline."""
     values = list(level.factors.values())
-    return wording.value(values[0]) if len(values) == 1 else wording.factors(level.factors)
+    if len(values) == 1:
+        return wording.value(values[0])
+    row = contrasts.of(level) if contrasts else None
+    if row is not None:
+        return row.name
+    return "baseline" if contrasts and contrasts.reference is level else wording.factors(level.factors)
 
 
 def _family_drawing(results: Results, metric: str) -> Drawing:
@@ -257,81 +279,15 @@ def _cut_responses(outcomes: list[Outcome]) -> list[tuple[str, str]]:
 
 
 def _as_json(subject: Subject) -> dict[str, Any]:
-    results = subject.results
+    results, findings = subject.results, subject.findings
     return {
         "title": subject.config.title,
         "question": subject.config.question,
         "metric": results.main,
         "answer": subject.sentence,
         "data_sets": [asdict(one) for one in cards.compared(subject.data_sets, results.outcomes)],
-        "levels": [
-            {
-                "factors": level.factors,
-                "seeds": [outcome.seed for outcome in level.outcomes],
-                "runs": len(level.scored(results.main)),
-                "metrics": {key: {**_numbers(one), "items": level.items(key)} for key, one in level.intervals.items()},
-            }
-            for level in results.levels
-        ],
-        "differences": [
-            {
-                "factors": one.level.factors,
-                "from": results.measured[0].factors,
-                "pairs": one.pairs,
-                "runs": {"from": one.runs[0], "to": one.runs[1]},
-                "verdict": one.verdict,
-                **_numbers(one.interval),
-            }
-            for one in results.differences
-        ],
-        "points": [
-            {
-                "name": outcome.point.name,
-                "factors": outcome.point.factors,
-                "seeds": outcome.point.seeds,
-                "metrics": {key: _numbers(scores.interval) for key, scores in outcome.scores.items()},
-                "stages": outcome.point.stages,
-                "missing": [folder.name for folder in outcome.missing],
-            }
-            for outcome in results.outcomes
-        ],
+        "levels": export.levels(results),
+        "differences": export.differences(results, findings),
+        "effects": export.effects(findings),
+        "points": export.points(results.outcomes),
     }
-
-
-def _numbers(interval: Interval) -> dict[str, Any]:
-    return {
-        "estimate": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
-        "method": interval.method,
-        "level": interval.level,
-    }
-
-
-def _as_csv(results: Results) -> str:
-    out = io.StringIO()
-    keys = list(dict.fromkeys(key for outcome in results.outcomes for key in outcome.point.factors))
-    seeds = list(dict.fromkeys(key for outcome in results.outcomes for key in outcome.point.seeds))
-    head = [f"{metric}{part}" for metric in results.metrics for part in ("", ".low", ".high", ".n")]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["name", *keys, *(f"seeds.{key}" for key in seeds), *head, "missing"])
-    for outcome in results.outcomes:
-        factors = [outcome.point.factors.get(key, "") for key in keys]
-        missing = " ".join(folder.name for folder in outcome.missing)
-        writer.writerow(
-            [
-                outcome.point.name,
-                *factors,
-                *(outcome.point.seeds.get(key, "") for key in seeds),
-                *_cells(outcome, results.metrics),
-                missing,
-            ]
-        )
-    return out.getvalue()
-
-
-def _cells(outcome: Outcome, metrics: list[str]) -> Iterator[Any]:
-    for metric in metrics:
-        interval = outcome.scores[metric].interval if metric in outcome.scores else None
-        yield from (interval.estimate, interval.low, interval.high, interval.n) if interval else ("", "", "", "")

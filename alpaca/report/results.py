@@ -1,4 +1,4 @@
-"""From score folders to outcomes, levels and differences: every number of the page, with its interval."""
+"""From score folders to outcomes and levels: every number of the page that is no difference, with its interval."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ from alpaca.report.folders import Folder, Library
 from alpaca.statistics import (
     Interval,
     bootstrap_mean,
-    can_be_conclusive,
-    change_interval,
     is_binary,
     mean_interval,
-    simultaneous_level,
     t_interval,
-    welch_interval,
 )
 
 SEEDS_FOR_T = 3
@@ -93,47 +89,11 @@ class Level:
 
     def items(self, metric: str) -> int:
         """Items that every run of the level answered."""
-        return len(_item_means(self.scored(metric)))
+        return len(self.shared(metric))
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
-    """A level minus the reference level; `runs` counts the distinct runs of the reference and of the level."""
-
-    level: Level
-    interval: Interval
-    pairs: str
-    """"seed", "item", or "run" where whole runs are compared without pairs (Welch)."""
-    runs: tuple[int, int]
-
-    @property
-    def direction(self) -> str:
-        """ "higher", "lower", or "" where the difference is inconclusive or none at all."""
-        few = self.pairs == "item" and not can_be_conclusive(self.interval.n, self.interval.level)
-        if few or not self.interval.excludes(0.0):
-            return ""
-        return "higher" if self.interval.estimate > 0 else "lower"
-
-    @property
-    def repeats_runs(self) -> bool:
-        """Whether the interval covers what changes from run to run."""
-        return self.pairs != "item"
-
-    @property
-    def verdict(self) -> str:
-        """The direction, with its limit where the interval is over the items of these runs only."""
-        if self.interval.method == "constant" and self.interval.estimate == 0:
-            return f"identical for every {self.pairs}"
-        if not self.direction:
-            return "inconclusive"
-        return self.direction if self.repeats_runs else f"{self.direction} on these items ({self._runs_each})"
-
-    @property
-    def _runs_each(self) -> str:
-        few, many = sorted(self.runs)
-        if few != many:
-            return f"{self.runs[1]} against {wording.plural(self.runs[0], 'run')}"
-        return "one run each" if few == 1 else f"{few} runs each"
+    def shared(self, metric: str) -> list[str]:
+        """The items that every run of the level answered."""
+        return _shared_items(self.scored(metric))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +104,10 @@ class Results:
     main: str
     outcomes: list[Outcome]
     levels: list[Level]
-    differences: list[Difference]
+    factors: list[str]
+    """Every factor of the levels, in the question's order."""
+    axis: str = ""
+    """The factor of numbers along which the scores are drawn; "" where levels have names."""
 
     @property
     def measured(self) -> list[Level]:
@@ -160,24 +123,39 @@ class Results:
     def evaluations(self) -> list[str]:
         return list(dict.fromkeys(metric.rpartition(".")[0] for metric in self.metrics))
 
-    @property
-    def axis(self) -> str:
-        """The first factor with several values, all of them numbers; "" where there is none."""
-        for key in self.levels[0].factors if self.levels else []:
-            values = [level.factors.get(key) for level in self.levels]
-            if all(_is_number(value) for value in values) and len(set(values)) > 1:
-                return key
-        return ""
-
 
 def gather(config: ReportConfig, library: Library) -> Results:
     """Reads every score folder once. Raises UserError where `config.metric` is not among what was measured."""
     by_folder: dict[str, dict[str, Scores]] = {}
     outcomes = [_outcome(point, library, by_folder) for point in config.points]
     metrics = list(dict.fromkeys(key for outcome in outcomes for key in outcome.scores))
-    main = _main_metric(config, metrics)
+    factors = list(dict.fromkeys(key for outcome in outcomes for key in outcome.point.factors))
     levels = _levels(outcomes, metrics)
-    return Results(metrics=metrics, main=main, outcomes=outcomes, levels=levels, differences=_differences(levels, main))
+    axis = _axis(config, levels, factors)
+    if axis or not config.analysis.contrasts:
+        levels = sorted(levels, key=lambda level: [_rank(level.factors.get(key)) for key in factors])
+    return Results(
+        metrics=metrics,
+        main=_main_metric(config, metrics),
+        outcomes=outcomes,
+        levels=levels,
+        factors=factors,
+        axis=axis,
+    )
+
+
+def _axis(config: ReportConfig, levels: list[Level], factors: list[str]) -> str:
+    """The factor that the question draws its curve over, else the first with several values, all of them numbers.
+
+    None where levels are compared with a baseline: a value of one factor is no place on another's axis.
+    """
+    if config.analysis.contrasts and not config.analysis.curve:
+        return ""
+    for key in [config.analysis.curve] if config.analysis.curve else factors:
+        values = [level.factors.get(key) for level in levels]
+        if all(_is_number(value) for value in values) and len(set(values)) > 1:
+            return key
+    return ""
 
 
 def family_intervals(scores: Scores) -> dict[str, Interval]:
@@ -230,11 +208,11 @@ def _main_metric(config: ReportConfig, metrics: list[str]) -> str:
 
 
 def _levels(outcomes: list[Outcome], metrics: list[str]) -> list[Level]:
+    """In the order of the question."""
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault(json.dumps(outcome.point.factors, sort_keys=True, default=str), []).append(outcome)
-    levels = [_level(group, metrics) for group in groups.values()]
-    return sorted(levels, key=lambda level: [_rank(value) for value in level.factors.values()])
+    return [_level(group, metrics) for group in groups.values()]
 
 
 def _level(outcomes: list[Outcome], metrics: list[str]) -> Level:
@@ -264,63 +242,11 @@ def _level_interval(scores: list[Scores]) -> Interval:
 
 def _item_means(scores: Sequence[Scores]) -> dict[str, float]:
     """Each item's mean over runs, for the items that all the runs answered."""
-    if not scores:
-        return {}
-    shared = [item for item in scores[0].values if all(item in one.values for one in scores)]
-    return {item: fmean(one.values[item] for one in scores) for item in shared}
+    return {item: fmean(one.values[item] for one in scores) for item in _shared_items(scores)}
 
 
-def _differences(levels: list[Level], metric: str) -> list[Difference]:
-    measured = [level for level in levels if metric in level.intervals]
-    level_of_each = simultaneous_level(max(1, len(measured) - 1))
-    compared = [_difference(measured[0], other, metric, level_of_each) for other in measured[1:]]
-    return [difference for difference in compared if difference is not None]
-
-
-def _difference(reference: Level, other: Level, metric: str, level: float) -> Difference | None:
-    """By whole runs where there are enough of them, otherwise by the items that every run of both levels answered."""
-    here, there = reference.scored(metric), other.scored(metric)
-    interval, pairs = _over_runs(reference, other, metric, level)
-    if interval is None:
-        before, after = _item_means(here), _item_means(there)
-        changes = [after[item] - before[item] for item in before if item in after]
-        interval, pairs = (change_interval(changes, 0, level) if changes else None), "item"
-    if interval is None:
-        return None
-    return Difference(level=other, interval=interval, pairs=pairs, runs=(len(here), len(there)))
-
-
-def _over_runs(reference: Level, other: Level, metric: str, level: float) -> tuple[Interval | None, str]:
-    """Paired by seed, else unpaired; None with fewer than SEEDS_FOR_T runs, or where runs have no spread at all."""
-    pairs = _paired_by_seed(reference, other, metric)
-    here, there = (_means(one.scored(metric)) for one in (reference, other))
-    if len(pairs) >= SEEDS_FOR_T:
-        interval, kind = t_interval([after - before for before, after in pairs], level), "seed"
-    elif min(len(here), len(there)) >= SEEDS_FOR_T:
-        interval, kind = welch_interval(here, there, level), "run"
-    else:
-        return None, ""
-    return (interval, kind) if interval.method != "constant" else (None, "")
-
-
-def _paired_by_seed(reference: Level, other: Level, metric: str) -> list[tuple[float, float]]:
-    """Means of the runs with equal seeds; each trained model is in one pair only, as pairs must be independent."""
-    there = {outcome.seed: outcome for outcome in other.outcomes if metric in outcome.scores}
-    pairs: list[tuple[float, float]] = []
-    used: set[tuple[str, str]] = set()
-    for outcome in reference.outcomes:
-        if metric not in outcome.scores or outcome.seed not in there:
-            continue
-        twin = there[outcome.seed]
-        models = {("reference", outcome.replication(metric)), ("other", twin.replication(metric))}
-        if not models & used:
-            used |= models
-            pairs.append((outcome.scores[metric].interval.estimate, twin.scores[metric].interval.estimate))
-    return pairs
-
-
-def _means(scores: Sequence[Scores]) -> list[float]:
-    return [one.interval.estimate for one in scores]
+def _shared_items(scores: Sequence[Scores]) -> list[str]:
+    return [item for item in scores[0].values if all(item in one.values for one in scores)] if scores else []
 
 
 def _is_number(value: Any) -> bool:

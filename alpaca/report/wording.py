@@ -71,6 +71,16 @@ def signed(interval: Interval) -> str:
     return f"+{text}" if shows_gain else text
 
 
+def size(number: float) -> str:
+    """Two significant digits, for a size that is itself an estimate: 0.041, 4.9, 17."""
+    return f"{float(f'{number:.2g}'):g}"
+
+
+def p_value(number: float) -> str:
+    """ "0.03", "< 0.001"."""
+    return "< 0.001" if number < 0.001 else f"{number:.3f}" if number < 0.1 else f"{number:.2f}"
+
+
 def count(number: float) -> str:
     return f"{round(number):,}"
 
@@ -119,11 +129,13 @@ def shortened(text: str, most: int) -> str:
 
 
 def _digits(interval: Interval) -> int:
-    """Enough to tell the bounds apart; rates have two at least."""
+    """Enough to tell the bounds apart; rates have two at least, points and percentages one."""
     width = interval.high - interval.low
     needed = math.floor(-math.log10(width)) if width > 0 else 1
-    small = max(abs(interval.low), abs(interval.high)) <= 1.5
-    return min(4, max(2, needed + 1) if small else max(0, needed + 2))
+    largest = max(abs(interval.low), abs(interval.high))
+    if largest <= 1.5:
+        return min(4, max(2, needed + 1))
+    return min(4, max(1 if largest <= 100 else 0, needed + 2))
 
 
 def _fixed(number: float, digits: int) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alpaca.artifacts import Context
-from alpaca.config import Point, ReportConfig
+from alpaca.config import Analysis, Point, ReportConfig
 from alpaca.records import write_jsonl
 
 FAMILIES = ("classify", "copy", "count", "first", "last", "match", "pick", "rest", "reverse", "sort")
@@ -352,6 +352,65 @@ def named_sweep(output: Path, **world: Any) -> tuple[World, ReportConfig]:
         for seed in range(3)
     ]
     return made, ReportConfig(title="teacher", question="Which teacher?", factors=["teacher"], points=points)
+
+
+def properties_sweep(output: Path, **world: Any) -> tuple[World, ReportConfig]:
+    """One factor at a time from a baseline that sorts last."""
+    made = World(output=output, **world)
+    start: dict[str, Any] = {"data.selection": "random", "data.label_noise": 0.0, "data.input_share": None}
+    changes: list[tuple[dict[str, Any], float]] = [
+        ({}, 0.8),
+        ({"data.selection": "diverse"}, 0.82),
+        ({"data.label_noise": 0.3}, 0.4),
+        ({"data.input_share": 0.3}, 0.8),
+    ]
+    points = [made.point({**start, **change}, seed, skill) for change, skill in changes for seed in range(3)]
+    return made, ReportConfig(
+        title="data_properties",
+        question="Which properties of instruction data change what a model learns from it?",
+        hypothesis="Noise costs more than selection brings.",
+        factors=list(start),
+        baseline=start,
+        directions={"embedded.exact_match": "higher", "embedded.rouge_l": "higher"},
+        analysis=Analysis(contrasts=True),
+        points=points,
+    )
+
+
+def arms_sweep(output: Path, **world: Any) -> tuple[World, ReportConfig]:
+    """Two arms of one configuration, no seed in common."""
+    made = World(output=output, **world)
+    points = [
+        made.point({"arm": arm}, seed, 0.6) for arm, start in (("a", 0), ("b", 4)) for seed in range(start, start + 4)
+    ]
+    return made, ReportConfig(
+        title="aa_control",
+        question="Does the instrument find a difference where there is none?",
+        factors=["arm"],
+        analysis=Analysis(contrasts=True),
+        points=points,
+    )
+
+
+def interaction_sweep(output: Path, together: float = 0.0, seeds: int = 3, **world: Any) -> tuple[World, ReportConfig]:
+    """Two factors of two values; `together`: what both bring beyond the sum."""
+    made = World(output=output, **world)
+    points = [
+        made.point(
+            {"model": model, "data.size": size}, seed, 0.2 + 0.2 * big + 0.2 * long + together * big * long, size
+        )
+        for big, model in enumerate(("small", "large"))
+        for long, size in enumerate((250, 1000))
+        for seed in range(seeds)
+    ]
+    return made, ReportConfig(
+        title="model_by_size",
+        question="Does a larger model make more of more data?",
+        factors=["model", "data.size"],
+        baseline={"model": "small", "data.size": 250},
+        analysis=Analysis(contrasts=True, interaction=["model", "data.size"]),
+        points=points,
+    )
 
 
 def _losses(folder: Path, *, steps: int, start: float, end: float, seed: int) -> None:

@@ -438,7 +438,7 @@ def test_a_sweep_with_scores_keeps_its_answer_and_links_its_cards(tmp_path):
     world, config = data_size_sweep(tmp_path, seeds=1, items=10)
     folder = world.run(config)
     page = Page(folder)
-    assert "Exact match on embedded" in results_of(folder)["answer"]
+    assert "points of exact match" in results_of(folder)["answer"]
     assert len(list((folder / "data").glob("*.md"))) == 3
     assert page.source.count(">data card</a>") == 3
     assert [row["size"] for row in results_of(folder)["data_sets"]] == [250, 1000, 4000]

@@ -16,8 +16,16 @@ from alpaca.config import ReportConfig
 from alpaca.errors import ArtifactError, UserError
 from alpaca.records import read_jsonl, write_jsonl
 from alpaca.report import wording
-from alpaca.statistics import Interval, t_interval, welch_interval, wilson
-from tests.unit.report_folders import HOSTILE, World, data_size_sweep, grid_sweep, named_sweep, single_run
+from alpaca.statistics import Interval, compare, wilson
+from tests.unit.report_folders import (
+    FAMILIES,
+    HOSTILE,
+    World,
+    data_size_sweep,
+    grid_sweep,
+    named_sweep,
+    single_run,
+)
 
 
 class Page(HTMLParser):
@@ -55,45 +63,76 @@ def results_of(folder: Path):
 
 
 @pytest.fixture(scope="module")
-def sweep_folder(tmp_path_factory):
-    world, config = data_size_sweep(tmp_path_factory.mktemp("sweep"))
-    return world.run(config)
-
-
-@pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     world, config = single_run(tmp_path_factory.mktemp("run"), histograms=True)
     return world.run(config, "runs/tiny-00000000")
 
 
-def test_a_sweep_is_answered_with_the_mean_of_each_end_its_interval_and_n(sweep_folder):
-    results = results_of(sweep_folder)
-    seeds = [point["metrics"]["embedded.exact_match"]["estimate"] for point in results["points"]]
-    first, last = t_interval(seeds[:3]), t_interval(seeds[6:])
+def compared(results, of="embedded.exact_match", start=0):
+    """What `compare` says of the levels' scores, read from the files that the page was made of; `start`: baseline."""
+    levels = list(dict.fromkeys(json.dumps(point["factors"]) for point in results["points"]))
+    scores = {level: [] for level in levels}
+    for point in results["points"]:
+        scores[json.dumps(point["factors"])].append(point["scores"][of])
+    return compare(scores, levels[start])
+
+
+def with_scores(world: World, results):
+    """The results with every point's scores by item, in the order of the file."""
+    for point in results["points"]:
+        rows = list(read_jsonl(world.parents[point["stages"]["score:embedded"]] / "scores.jsonl"))
+        point["scores"] = {f"embedded.{key}": [row[key] for row in rows] for key in ("exact_match", "rouge_l")}
+    return results
+
+
+@pytest.fixture(scope="module")
+def sweep_world(tmp_path_factory):
+    return data_size_sweep(tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.fixture(scope="module")
+def sweep_folder(sweep_world):
+    world, config = sweep_world
+    return world.run(config)
+
+
+def test_a_sweep_is_answered_with_what_the_factor_adds_its_interval_seeds_and_items(sweep_world, sweep_folder):
+    results = with_scores(sweep_world[0], results_of(sweep_folder))
+    middle, end = compared(results).effects
+    shown = [(100 * one.interval.estimate, 100 * one.interval.low, 100 * one.interval.high) for one in (end, middle)]
+    of_end, of_middle = (f"({low:.1f} to {high:.1f})" for _, low, high in shown)
     assert results["answer"] == (
-        f"Exact match on embedded rises from {wording.full(first.within(0, 1))} at data.size = 250 to "
-        f"{wording.full(last.within(0, 1))} at 4,000; 3 seeds per level, 60 items."
+        f"16x the data (250 to 4,000) adds {shown[0][0]:.1f} points of exact match {of_end}, "
+        f"4x the data (250 to 1,000) adds {shown[1][0]:.1f} points {of_middle}; 3 seeds per level, 60 items."
     )
-    assert results["answer"].replace("\N{NO-BREAK SPACE}", " ") in Page(sweep_folder).text
-    assert "over seeds (Student t)" in Page(sweep_folder).text
+    assert results["answer"] in Page(sweep_folder).text
 
 
-def test_every_level_has_its_difference_from_the_first_paired_by_seed(sweep_folder):
-    results = results_of(sweep_folder)
-    seeds = [point["metrics"]["embedded.exact_match"]["estimate"] for point in results["points"]]
-    expected = t_interval([there - here for here, there in zip(seeds[:3], seeds[6:], strict=True)], level=0.975)
+def test_every_level_has_its_calibrated_effect_against_the_baseline(sweep_world, sweep_folder):
+    results = with_scores(sweep_world[0], results_of(sweep_folder))
+    for metric in ("embedded.exact_match", "embedded.rouge_l"):
+        shown = results["effects"]["metrics"][metric]["levels"]
+        for effect, row in zip(compared(results, metric).effects, shown, strict=True):
+            numbers = (effect.interval.low, effect.interval.high, effect.corrected_p, effect.detectable)
+            assert (row["low"], row["high"], row["corrected_p"], row["detectable"]) == numbers
     last = results["differences"][-1]
-    assert (last["estimate"], last["low"], last["high"]) == (expected.estimate, expected.low, expected.high)
-    assert (last["pairs"], last["verdict"]) == ("seed", "higher")
+    assert (last["pairs"], last["verdict"], last["method"]) == ("run", "higher", "crossed t")
+    page = Page(sweep_folder).text
+    assert "p by Holm" in page
+    assert "They speak of new seeds and of new items like these" in page
 
 
-def test_the_csv_has_one_row_per_point_with_factors_seeds_and_every_metric(sweep_folder):
+def test_the_csv_is_long_with_factors_seeds_every_metric_and_every_family(sweep_folder):
     rows = list(csv.DictReader((sweep_folder / "results.csv").open(encoding="utf-8")))
-    assert len(rows) == 9
+    whole = [row for row in rows if not row["family"]]
+    assert len(whole) == 9 * 2
+    assert len(rows) == 9 * 2 * (1 + len(FAMILIES))
     assert {row["data.size"] for row in rows} == {"250", "1000", "4000"}
-    assert [row["seeds.init"] for row in rows[:3]] == ["0", "1", "2"]
-    low, mean, high = (float(rows[0][f"embedded.rouge_l{part}"]) for part in (".low", "", ".high"))
-    assert low < mean < high
+    assert [row["seeds.init"] for row in whole[:6:2]] == ["0", "1", "2"]
+    first = whole[0]
+    assert (first["metric"], first["n"], first["method"]) == ("embedded.exact_match", "60", "Wilson")
+    assert float(first["low"]) < float(first["value"]) < float(first["high"])
+    assert (sweep_folder.parents[1] / first["artifact"] / "scores.jsonl").is_file()
 
 
 def test_one_run_has_the_interval_over_items_and_says_what_it_leaves_out(run_folder):
@@ -175,11 +214,12 @@ def test_a_missing_arm_is_named_and_the_rest_still_answers(tmp_path):
     results, page = results_of(folder), Page(folder)
     assert "3 of 9 runs did not finish" in page.text
     assert all(name in page.source for name in lost)
-    assert "at 1,000" in results["answer"]
+    assert "(250 to 1,000) adds" in results["answer"]
     assert "4,000" not in results["answer"]
     assert [point["missing"] for point in results["points"][:6]] == [[]] * 6
     assert lost[0] in results["points"][6]["missing"]
-    assert len(list(csv.DictReader((folder / "results.csv").open(encoding="utf-8")))) == 9
+    rows = list(csv.DictReader((folder / "results.csv").open(encoding="utf-8")))
+    assert [row["missing"].count(" ") for row in rows if not row["metric"]] == [2, 2, 2]
 
 
 def test_a_page_is_made_even_where_nothing_finished(tmp_path):
@@ -215,7 +255,12 @@ def test_equal_arms_are_not_called_different(tmp_path):
     points = [world.point({"train.global_batch": size}, seed, 0.6) for size in (16, 32) for seed in range(3)]
     results = results_of(world.run(ReportConfig(title="aa", factors=["train.global_batch"], points=points)))
     assert results["differences"][0]["verdict"] == "inconclusive"
-    assert "the difference is inconclusive" in results["answer"]
+    effect = results["effects"]["metrics"]["embedded.exact_match"]["levels"][0]
+    assert results["answer"].startswith(
+        "Inconclusive: against train.global_batch = 16, train.global_batch = 32 changes"
+    )
+    assert f"the smallest detectable effect was {wording.size(100 * effect['detectable'])} points" in results["answer"]
+    assert "would show a difference as large as the one seen" in results["answer"]
 
 
 def answered(tmp_path: Path, skills: dict[str, float], seeds: int = 1, items: int = 60):
@@ -227,14 +272,15 @@ def answered(tmp_path: Path, skills: dict[str, float], seeds: int = 1, items: in
 
 def test_more_levels_than_are_listed_keep_their_doubt(tmp_path):
     answer = answered(tmp_path, dict.fromkeys("abcdef", 0.5), seeds=3)["answer"]
-    assert "is highest at" in answer
-    assert "; no difference from a is conclusive; 3 seeds per level" in answer
+    assert answer.startswith("Inconclusive: none of 5 levels is found to differ from teacher = a; most seen: ")
+    assert "the smallest detectable effect was" in answer
 
 
 def test_one_conclusive_difference_does_not_silence_the_others(tmp_path):
-    results = answered(tmp_path, {"a": 0.3, "b": 0.3, "c": 0.95}, seeds=3)
+    results = answered(tmp_path, {"p": 0.3, "q": 0.3, "r": 0.95}, seeds=3)
     assert [one["verdict"] for one in results["differences"]] == ["inconclusive", "higher"]
-    assert "; b against a is inconclusive, c against a is higher; 3 seeds" in results["answer"]
+    assert results["answer"].startswith("Against teacher = p, teacher = r adds ")
+    assert "; teacher = q is inconclusive (the smallest detectable effect was " in results["answer"]
 
 
 def test_a_trend_names_the_levels_between_that_are_inconclusive(tmp_path):
@@ -242,17 +288,23 @@ def test_a_trend_names_the_levels_between_that_are_inconclusive(tmp_path):
     skills = {1: 0.3, 2: 0.3, 3: 0.95}
     points = [world.point({"train.epochs": n}, seed, skill) for n, skill in skills.items() for seed in range(3)]
     answer = results_of(world.run(ReportConfig(title="epochs", factors=["train.epochs"], points=points)))["answer"]
-    assert "rises from" in answer
-    assert "; 2 against 1 is inconclusive; 3 seeds" in answer
+    assert answer.startswith("3x train.epochs (1 to 3) adds ")
+    assert "; train.epochs = 2 is inconclusive (the smallest" in answer
 
 
-@pytest.mark.parametrize(("items", "conclusive"), [(1, False), (5, False), (6, True)])
+def test_one_item_is_no_comparison(tmp_path):
+    results = answered(tmp_path, {"bad": 0.0, "good": 1.0}, items=1)
+    assert results["differences"] == []
+    assert results["answer"].startswith("Nothing can be compared with teacher = bad; 1 level without items in common")
+
+
+@pytest.mark.parametrize(("items", "conclusive"), [(5, False), (6, True)])
 def test_equal_changes_of_too_few_items_are_no_certainty(tmp_path, items, conclusive):
     results = answered(tmp_path, {"bad": 0.0, "good": 1.0}, items=items)
     difference = results["differences"][0]
-    assert difference["verdict"] == ("higher on these items (one run each)" if conclusive else "inconclusive")
+    assert difference["verdict"] == ("higher, of these two runs" if conclusive else "inconclusive")
     assert difference["low"] < 1.0
-    assert "rises" not in results["answer"]
+    assert ("adds" in results["answer"]) is conclusive
 
 
 def test_changes_that_differ_are_no_more_conclusive_than_their_number_allows(tmp_path):
@@ -266,39 +318,28 @@ def test_changes_that_differ_are_no_more_conclusive_than_their_number_allows(tmp
     assert {one["verdict"] for one in results["differences"]} == {"inconclusive"}
 
 
-def test_single_runs_do_not_rise_and_the_sentence_says_why(tmp_path):
+def test_the_interval_of_single_runs_is_said_to_speak_of_these_very_runs(tmp_path):
     world, config = data_size_sweep(tmp_path, seeds=1)
     folder = world.run(config)
     results = results_of(folder)
-    assert results["differences"][-1]["verdict"] == "higher on these items (one run each)"
-    assert "rises" not in results["answer"]
-    assert "4,000 against 250" in results["answer"] or "1,000 and 4,000 against 250 are" in results["answer"]
-    assert "what changes from run to run is not covered" in results["answer"]
-    assert "higher on these items (one run each)" in Page(folder).text
+    assert results["differences"][-1]["verdict"] == "higher, of these two runs"
+    assert results["answer"].endswith("; the interval speaks of these very runs, another seed may change it.")
+    page = Page(folder).text
+    assert "one run of a level says nothing of another seed" in page
+    assert "higher, of these two runs" in page
 
 
-def test_arms_without_common_seeds_are_compared_by_welch_with_all_their_runs(tmp_path):
+def test_arms_without_common_seeds_and_of_unequal_number_are_compared_with_all_their_runs(tmp_path):
     world = World(output=tmp_path)
-    plan = {"a": (0.3, (0, 1, 2, 3)), "b": (0.8, (2, 3, 4, 5))}
+    plan = {"a": (0.3, (0, 1, 2, 3)), "b": (0.8, (2, 3))}
     points = [world.point({"teacher": name}, seed, skill) for name, (skill, seeds) in plan.items() for seed in seeds]
-    folder = world.run(ReportConfig(title="welch", factors=["teacher"], points=points))
-    results = results_of(folder)
-    means = [point["metrics"]["embedded.exact_match"]["estimate"] for point in results["points"]]
-    expected = welch_interval(means[:4], means[4:])
+    config = ReportConfig(title="uneven", factors=["teacher"], points=points)
+    results = with_scores(world, results_of(world.run(config)))
+    (expected,) = compared(results).effects
     difference = results["differences"][0]
-    assert (difference["pairs"], difference["low"], difference["high"]) == ("run", expected.low, expected.high)
-    assert difference["verdict"] == "higher"
-    assert "of unpaired runs (Welch t)" in Page(folder).text
-
-
-def test_a_comparison_by_items_uses_every_run_of_both_arms(tmp_path):
-    world = World(output=tmp_path)
-    plan = {"a": (0, 1, 2), "b": (2, 3)}
-    points = [world.point({"teacher": name}, seed, 0.5) for name, seeds in plan.items() for seed in seeds]
-    results = results_of(world.run(ReportConfig(title="items", factors=["teacher"], points=points)))
-    difference = results["differences"][0]
+    assert (difference["pairs"], difference["runs"]) == ("run", {"from": 4, "to": 2})
+    assert (difference["low"], difference["high"]) == (expected.interval.low, expected.interval.high)
     levels = [level["metrics"]["embedded.exact_match"]["estimate"] for level in results["levels"]]
-    assert (difference["pairs"], difference["runs"]) == ("item", {"from": 3, "to": 2})
     assert difference["estimate"] == pytest.approx(levels[1] - levels[0])
 
 
@@ -315,7 +356,7 @@ def test_points_with_one_trained_model_are_one_replication(tmp_path):
     results = results_of(folder)
     assert [level["runs"] for level in results["levels"]] == [1, 1]
     assert results["differences"][0]["pairs"] == "item"
-    assert results["answer"].endswith("1 seed per level, 60 items.")
+    assert "; 1 seed per level, 60 items; the interval speaks of these very runs" in results["answer"]
     assert "4 points have the trained model of another point of the same level" in Page(folder).text
 
 
@@ -325,7 +366,7 @@ def test_levels_without_an_item_in_common_are_not_called_identical(tmp_path):
     write_jsonl(path, [{**row, "id": f"other {row['id']}"} for row in read_jsonl(path)])
     answer = results_of(world.run(config))["answer"]
     assert "identical" not in answer
-    assert "2 levels without an item in common" in answer
+    assert "2 levels without items in common" in answer
 
 
 def test_an_item_that_appears_twice_is_refused_by_folder_and_id(tmp_path):
@@ -342,8 +383,8 @@ def test_an_arm_compared_with_its_copy_is_identical(tmp_path):
     twin = world.point({"fsdp.mode": "none"}, 0, 0.6)
     points = [twin, type(twin)(name="b", factors={"fsdp.mode": "ddp"}, seeds=twin.seeds, stages=twin.stages)]
     results = results_of(world.run(ReportConfig(title="aa", factors=["fsdp.mode"], points=points)))
-    assert results["differences"][0]["verdict"] == "identical for every item"
-    assert "the levels are identical" in results["answer"]
+    assert results["differences"][0]["verdict"] == "identical on every item"
+    assert results["answer"].startswith("The levels are identical on every item")
 
 
 def test_the_tiny_models_scores_on_a_foreign_set_are_marked_as_meaningless(tmp_path):
