@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alpaca.config import ReportConfig
-from alpaca.report import wording
+from alpaca.report import curve, wording
 from alpaca.report.results import Level, Results
 from alpaca.statistics import (
     ALPHA,
@@ -23,6 +23,7 @@ from alpaca.statistics import (
     compare,
     estimated_design,
 )
+from alpaca.statistics.curves import PowerLaw
 
 Matrix = list[list[float]]
 _LEAST_ITEMS = 2
@@ -127,6 +128,8 @@ class Findings:
 
     contrasts: dict[str, Contrasts]
     interaction: Interaction | None
+    laws: dict[str, PowerLaw]
+    """By series, where the question draws a curve."""
     missing_baseline: str = ""
     """The baseline that the question names, where it has no scores; nothing is compared then."""
 
@@ -138,12 +141,14 @@ def find(config: ReportConfig, results: Results) -> Findings:
         levels = [level for level in results.levels if metric in level.intervals]
         reference = baseline_of(levels, config.baseline)
         if reference is not None and len(levels) > 1:
-            contrasts[metric] = _contrasts(config, metric, reference, levels)
+            contrasts[metric] = _contrasts(config, metric, reference, levels, in_points=results.is_share(metric))
         elif reference is None and metric == results.main:
             missing = wording.factors(config.baseline)
     both = config.analysis.interaction
-    interaction = _interaction(config, results.main, results.measured) if len(both) == 2 and not missing else None
-    return Findings(contrasts=contrasts, interaction=interaction, missing_baseline=missing)
+    interaction = _interaction(config, results) if len(both) == 2 and not missing else None
+    return Findings(
+        contrasts=contrasts, interaction=interaction, laws=curve.laws(config, results), missing_baseline=missing
+    )
 
 
 def baseline_of(levels: Sequence[Level], baseline: Mapping[str, Any]) -> Level | None:
@@ -189,7 +194,9 @@ def _bundled(
     return told
 
 
-def _contrasts(config: ReportConfig, metric: str, reference: Level, levels: Sequence[Level]) -> Contrasts:
+def _contrasts(
+    config: ReportConfig, metric: str, reference: Level, levels: Sequence[Level], *, in_points: bool
+) -> Contrasts:
     compared, items = _comparable(metric, reference, levels)
     scores = {str(at): _matrix(level, metric, items) for at, level in enumerate(compared)}
     found = compare(scores, "0") if len(compared) > 1 else None
@@ -209,7 +216,7 @@ def _contrasts(config: ReportConfig, metric: str, reference: Level, levels: Sequ
         ],
         apart=[level for level in levels if level not in compared],
         items=len(items),
-        in_points=_in_points(levels, metric),
+        in_points=in_points,
         comparison=found,
         design=_design(scores) if found else None,
     )
@@ -231,12 +238,6 @@ def _matrix(level: Level, metric: str, items: Sequence[str]) -> Matrix:
     return [[one.values[item] for item in items] for one in level.scored(metric)]
 
 
-def _in_points(levels: Sequence[Level], metric: str) -> bool:
-    """Whether every score of every run lies between 0 and 1."""
-    scores = (one for level in levels for one in level.scored(metric))
-    return all(0.0 <= value <= 1.0 for one in scores for value in one.values.values())
-
-
 def _design(scores: Mapping[str, Matrix]) -> Design | None:
     """None where a level has one run, and where nothing varies at all."""
     try:
@@ -245,9 +246,10 @@ def _design(scores: Mapping[str, Matrix]) -> Design | None:
         return None
 
 
-def _interaction(config: ReportConfig, metric: str, levels: list[Level]) -> Interaction | None:
+def _interaction(config: ReportConfig, results: Results) -> Interaction | None:
     """Every pair of values beside the baseline's; the other factors stay at the baseline."""
     first, second = config.analysis.interaction
+    metric, levels = results.main, results.measured
     reference = baseline_of(levels, config.baseline)
     if reference is None:
         return None
@@ -256,7 +258,7 @@ def _interaction(config: ReportConfig, metric: str, levels: list[Level]) -> Inte
     return Interaction(
         factors=(first, second),
         rows=[row for row in rows if row is not None],
-        in_points=_in_points(levels, metric),
+        in_points=results.is_share(metric),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from alpaca.report.effects import Contrast, Contrasts, Findings
 from alpaca.report.results import Level, Outcome, Results, family_intervals
 from alpaca.statistics import Effect, Interval
+from alpaca.statistics.curves import PowerLaw
 
 _OF_ALL = ""
 """Stands for a family in the rows of whole runs."""
@@ -44,6 +45,7 @@ def effects(findings: Findings) -> dict[str, Any]:
         "interaction": None
         if both is None
         else {"factors": list(both.factors), "rows": [{"name": row.name, **_effect(row)} for row in both.rows]},
+        "laws": {label: _law(law) for label, law in findings.laws.items()},
     }
 
 
@@ -118,6 +120,26 @@ def _comparison(found: Contrasts) -> dict[str, Any]:
             {"name": row.name, "factors": row.level.factors if row.level else {}, **_effect(row)} for row in found.rows
         ],
         "not_compared": [level.factors for level in found.apart],
+    }
+
+
+def _law(law: PowerLaw) -> dict[str, Any]:
+    foretold = law.foretold
+    return {
+        "sizes": list(law.sizes),
+        "limit": numbers(law.limit),
+        "exponent": None if law.exponent is None else numbers(law.exponent),
+        "at": [{"size": size, **numbers(law.at(size))} for size in law.sizes],
+        "foretold": None
+        if foretold is None
+        else {
+            **numbers(foretold.interval),
+            "size": foretold.size,
+            "measured": foretold.measured,
+            "holds": foretold.holds,
+        },
+        "reach": law.reach,
+        "over_seeds": law.over_seeds,
     }
 
 

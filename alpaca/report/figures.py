@@ -33,11 +33,22 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Band:
+    """A fitted curve with its interval."""
+
+    x: list[float]
+    middle: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """Marks that a line joins."""
+    """Marks that a line joins, or the curve that is fitted to them."""
 
     label: str
     marks: list[Mark]
+    band: Band | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +77,8 @@ def curve(series: Sequence[Series], words: Words) -> Markup:
         axes = figure.subplots()
         for index, one in enumerate(series):
             _draw_series(axes, one, index, aside=_aside(index, len(series)))
-        _scale_x(axes, sorted({mark.x: mark.label for one in series for mark in one.marks}.items()), form)
+        beyond = max((one.band.x[-1] for one in series if one.band), default=0.0)
+        _scale_x(axes, sorted({mark.x: mark.label for one in series for mark in one.marks}.items()), form, beyond)
         _scale_scores(axes.set_ylim, [mark for one in series for mark in one.marks])
         axes.set_xlabel(words.x)
         axes.set_ylabel(words.y)
@@ -166,13 +178,15 @@ def _draw_series(axes: Axes, series: Series, index: int, aside: float) -> None:
     xs = [mark.x for mark in series.marks]
     means = [mark.interval.estimate for mark in series.marks]
     place = _moved(axes, aside, 0)
+    if series.band:
+        _draw_band(axes, series.band, index, last=xs[-1])
     axes.errorbar(
         xs,
         means,
         yerr=_arms([mark.interval for mark in series.marks]),
         color=colour,
         marker=marker,
-        linestyle=_LINES[index // len(COLOURS) % len(_LINES)],
+        linestyle="none" if series.band else _LINES[index // len(COLOURS) % len(_LINES)],
         elinewidth=1.2,
         capsize=4,
         transform=place,
@@ -194,6 +208,16 @@ def _draw_series(axes: Axes, series: Series, index: int, aside: float) -> None:
                 zorder=4,
                 clip_on=False,
             )
+
+
+def _draw_band(axes: Axes, band: Band, index: int, *, last: float) -> None:
+    """A line within what was measured, dots beyond; the band is pale, so that marks stand out in grey, too."""
+    colour = COLOURS[index % len(COLOURS)]
+    axes.fill_between(band.x, band.low, band.high, color=colour, alpha=0.15, linewidth=0, zorder=1)
+    inside = [place <= last * (1 + 1e-9) for place in band.x]
+    for style, kept in (("-", inside), (":", [not within for within in inside])):
+        points = [(x, y) for x, y, keep in zip(band.x, band.middle, kept, strict=True) if keep]
+        axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, zorder=2) if points else None
 
 
 def _draw_dot(axes: Axes, row: int, mark: Mark) -> None:
@@ -263,8 +287,11 @@ def _arms(intervals: Sequence[Interval]) -> np.ndarray:
     return np.array([below, [max(0.0, one.high - one.estimate) for one in intervals]])
 
 
-def _scale_x(axes: Axes, ticks: Sequence[tuple[float, str]], form: Form) -> None:
+def _scale_x(axes: Axes, ticks: Sequence[tuple[float, str]], form: Form, beyond: float) -> None:
+    """Ticks at the values; `beyond`: up to where a fitted curve goes."""
     places = [place for place, _ in ticks]
+    if beyond > places[-1] * (1 + 1e-9):
+        places = [*places, beyond]
     if places[0] > 0 and places[-1] / places[0] > 10:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from alpaca.config import ReportConfig
-from alpaca.report import answer, cards, datacard, effects, export, figures, html, ledger, wording
+from alpaca.report import answer, cards, curve, datacard, effects, export, figures, html, ledger, wording
 from alpaca.report.effects import Contrasts, Findings
 from alpaca.report.figures import Losses, Mark, Series, Words
 from alpaca.report.folders import Folder, Library
@@ -118,7 +118,8 @@ def render(subject: Subject, library: Library) -> str:
         interaction=findings.interaction,
         difference_method={metric: answer.difference_method(one) for metric, one in findings.contrasts.items()},
         caveats=[*of_data, *answer.caveats(results, findings, folders)],
-        main=_main_drawing(results, findings),
+        main=_main_drawing(config, results, findings),
+        laws=[(label, curve.told(law, results)) for label, law in findings.laws.items()],
         samples=choose(results),
         trainings=_trainings(results.outcomes),
         losses=_loss_drawing(results),
@@ -130,7 +131,7 @@ def render(subject: Subject, library: Library) -> str:
     )
 
 
-def _main_drawing(results: Results, findings: Findings) -> Drawing:
+def _main_drawing(config: ReportConfig, results: Results, findings: Findings) -> Drawing:
     metric = wording.metric(results.main)
     if not results.measured:
         return Drawing(svg=None, caption="")
@@ -140,7 +141,11 @@ def _main_drawing(results: Results, findings: Findings) -> Drawing:
     if not results.axis:
         return _dots(results, findings, Words(x=metric, y="", alt=_alt(results), name="scores"), caption)
     words = Words(x=results.axis, y=metric, alt=_alt(results), name="scores")
-    return Drawing(svg=figures.curve(_series(results), words), caption=caption)
+    law = " The line is the fitted power law, its band the 95 % interval; dotted beyond what was measured."
+    return Drawing(
+        svg=figures.curve(_series(results, findings, config.bundles), words),
+        caption=f"{caption}{law if findings.laws else ''}",
+    )
 
 
 def _dots(results: Results, findings: Findings, words: Words, caption: str) -> Drawing:
@@ -182,14 +187,21 @@ def _family_drawing(results: Results, metric: str) -> Drawing:
     return Drawing(svg=figures.bars(marks, Words(x=metric, y="", alt=alt, name="families")), caption=caption)
 
 
-def _series(results: Results) -> list[Series]:
-    """One series per setting of the other factors."""
-    series: dict[str, list[Mark]] = {}
-    for level in results.measured:
-        others = wording.factors({key: item for key, item in level.factors.items() if key != results.axis})
-        value = level.factors[results.axis]
-        series.setdefault(others, []).append(_mark(float(value), level, wording.value(value), results.main))
-    return [Series(label=label, marks=marks) for label, marks in series.items()]
+def _series(results: Results, findings: Findings, bundles: dict[str, list[str]]) -> list[Series]:
+    """One series per setting of the other factors, with the law fitted to it."""
+    return [
+        Series(
+            label=label,
+            marks=[_curve_mark(level, results) for level in levels],
+            band=curve.band(findings.laws[label]) if label in findings.laws else None,
+        )
+        for label, levels in curve.series(results, bundles).items()
+    ]
+
+
+def _curve_mark(level: Level, results: Results) -> Mark:
+    value = level.factors[results.axis]
+    return _mark(float(value), level, wording.value(value), results.main)
 
 
 def _mark(x: float, level: Level, label: str, metric: str) -> Mark:

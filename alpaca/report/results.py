@@ -119,6 +119,11 @@ class Results:
         counts = {outcome.scores[metric].interval.n for outcome in self.outcomes if metric in outcome.scores}
         return counts.pop() if len(counts) == 1 else None
 
+    def is_share(self, metric: str) -> bool:
+        """Whether every score lies between 0 and 1: a difference is then told in points, hundredths of the scale."""
+        scores = (outcome.scores[metric] for outcome in self.outcomes if metric in outcome.scores)
+        return all(0.0 <= value <= 1.0 for one in scores for value in one.values.values())
+
     @property
     def evaluations(self) -> list[str]:
         return list(dict.fromkeys(metric.rpartition(".")[0] for metric in self.metrics))

@@ -63,6 +63,11 @@ def full(interval: Interval) -> str:
     return f"{estimate(interval)} ({bounds(interval)})"
 
 
+def like(number: float, interval: Interval) -> str:
+    """A number that stands beside an interval, with as many digits."""
+    return _fixed(number, _digits(interval))
+
+
 def signed(interval: Interval) -> str:
     """ "+0.21", for a difference."""
     text = estimate(interval)

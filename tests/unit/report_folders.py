@@ -289,12 +289,18 @@ def single_run(output: Path, **world: Any) -> tuple[World, ReportConfig]:
     )
 
 
-def data_size_sweep(output: Path, seeds: int = 3, **world: Any) -> tuple[World, ReportConfig]:
+SIZES = {250: 0.2, 1000: 0.5, 4000: 0.8}
+"""Size -> skill."""
+
+
+def data_size_sweep(
+    output: Path, seeds: int = 3, sizes: dict[int, float] = SIZES, **world: Any
+) -> tuple[World, ReportConfig]:
     """Three sizes, several seeds each."""
     made = World(output=output, **world)
     points = [
         made.point({"data.size": size}, seed, skill + 0.03 * seed, size)
-        for size, skill in ((250, 0.2), (1000, 0.5), (4000, 0.8))
+        for size, skill in sizes.items()
         for seed in range(seeds)
     ]
     return made, ReportConfig(
@@ -310,6 +316,7 @@ def data_size_sweep(output: Path, seeds: int = 3, **world: Any) -> tuple[World, 
         ],
         notes=["model=tiny brings optimizer=muon"],
         points=points,
+        analysis=Analysis(curve="data.size"),
     )
 
 

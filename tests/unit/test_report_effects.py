@@ -173,3 +173,38 @@ def test_a_single_factor_of_numbers_with_contrasts_is_drawn_by_name(tmp_path):
     points = [world.point({"train.epochs": n}, seed, 0.5) for n in (1, 3) for seed in range(3)]
     config = ReportConfig(title="t", factors=["train.epochs"], points=points, analysis=Analysis(contrasts=True))
     assert "The dashed line is the baseline's mean." in Page(world.run(config)).text
+
+
+def test_three_sizes_have_a_law_that_is_not_to_be_carried_on(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=100)
+    folder = world.run(config)
+    law = results_of(folder)["effects"]["laws"][""]
+    assert [row["size"] for row in law["at"]] == [250, 1000, 4000]
+    assert law["reach"] == 4000
+    page = Page(folder).text
+    assert "Power law through 3 values of data.size: exact match tends to " in page
+    assert "nothing here tests its form: read it from 250 to 4,000 and not beyond" in page
+    assert "The line is the fitted power law" in page
+
+
+@pytest.mark.parametrize(
+    ("last", "text"), [(0.79, "It may be carried on as far as it was tested, 4 times"), (0.3, "not")]
+)
+def test_more_sizes_test_the_law_at_the_largest(tmp_path, last, text):
+    sizes = {250: 0.1, 1000: 0.5, 4000: 0.7, 16000: last}
+    world, config = data_size_sweep(tmp_path, sizes=sizes, items=300)
+    folder = world.run(config)
+    law = results_of(folder)["effects"]["laws"][""]
+    assert law["foretold"]["holds"] is (text != "not")
+    assert law["reach"] == (64000 if text != "not" else 16000)
+    page = Page(folder).text
+    assert "Fitted without 16,000, it foretells" in page
+    assert (text if text != "not" else "is not to be carried on beyond 16,000") in page
+
+
+def test_a_question_may_do_without_a_fit(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=20)
+    config.analysis = Analysis(curve="data.size", fit="none")
+    folder = world.run(config)
+    assert results_of(folder)["effects"]["laws"] == {}
+    assert "power law" not in Page(folder).text
