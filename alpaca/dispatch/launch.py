@@ -46,6 +46,7 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     for text in (*_beyond_bounds(session), *without_effect(sweep, session)):
         out.print(f"note: {text}", markup=False)
     prepare.verify_cached(session)
+    pages.write_hypothesis(session.output, page_record(sweep, session, overrides))
     freeze = functools.partial(prepare.freeze_stages, session)
     if on_slurm and not _is_done(session):
         return enqueue.enqueue(session, page_record(sweep, session, overrides), freeze, out)

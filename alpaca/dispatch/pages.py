@@ -11,6 +11,8 @@ from alpaca import artifacts, frozen, plan
 from alpaca.config import ReportConfig
 from alpaca.errors import ArtifactError
 from alpaca.plan import Node
+from alpaca.report import answers
+from alpaca.runtime import provenance
 
 
 def record(
@@ -29,6 +31,13 @@ def record(
         "code": code,
         "extra": extra,
     }
+
+
+def write_hypothesis(output: Path, found: dict[str, Any]) -> None:
+    """Puts the hypothesis into the page's folder before anything runs: only then it was there before the result."""
+    hypothesis = str(found["config"]["hypothesis"])
+    if hypothesis:
+        answers.add(output / str(found["folder"]), answers.Row(recorded=provenance.now(), hypothesis=hypothesis))
 
 
 def freeze(output: Path, found: dict[str, Any]) -> Path | None:

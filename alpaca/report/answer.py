@@ -67,6 +67,20 @@ def _spread(contrasts: Contrasts) -> str:
     return f" The standard deviation of a level's runs is {low} to {high}{unit}."
 
 
+def seeds_in_words(results: Results) -> str:
+    """Which seeds vary between runs of a level, and which are the same throughout."""
+    keys = list(dict.fromkeys(key for outcome in results.outcomes for key in outcome.point.seeds))
+    repeated = [level for level in results.levels if len(level.outcomes) > 1]
+    if not repeated:
+        return "Every level was run once, so that nothing is repeated."
+    varied = [
+        key for key in keys if any(len({one.point.seeds.get(key) for one in level.outcomes}) > 1 for level in repeated)
+    ]
+    same = [key for key in keys if key not in varied]
+    held = f"; the seed of {wording.listing(same)} is one and the same, so its luck is not covered" if same else ""
+    return f"Runs of a level differ in the seeds of {wording.listing(varied) or 'nothing'}{held}."
+
+
 def caveats(results: Results, findings: Findings, folders: list[Folder]) -> list[str]:
     """What stands above the figure because it changes how everything below it is read."""
     return [

@@ -23,6 +23,8 @@ class Entry:
     tokens: float | None
     usd: float | None
     key: str = ""
+    planned: float | None = None
+    """Seconds that the plan foretold, where it measured what they are made of: so far of training alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +80,14 @@ def _entry(folder: Folder) -> Entry:
         tokens=_tokens(folder, cost),
         usd=cost.get("usd"),
         key=str(folder.document("stage.json").get("key") or ""),
+        planned=_planned(folder),
     )
+
+
+def _planned(folder: Folder) -> float | None:
+    forecast = folder.document("stage.json").get("forecast") or {}
+    step, steps = forecast.get("step_seconds"), folder.document("training.json").get("steps")
+    return step * steps if step and steps else None
 
 
 def _tokens(folder: Folder, cost: dict[str, Any]) -> float | None:
@@ -95,6 +104,7 @@ def _sum(label: str, entries: list[Entry]) -> Entry:
         seconds=_added([one.seconds for one in entries]),
         tokens=_added([one.tokens for one in entries]),
         usd=_added([one.usd for one in entries]),
+        planned=_added([one.planned for one in entries]),
     )
 
 

@@ -1,4 +1,4 @@
-"""The page: gathers results, draws, fills the template, writes the three files."""
+"""The page: gathers results, draws, fills the template, writes the files beside it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,36 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 from alpaca.config import ReportConfig
-from alpaca.report import answer, cards, curve, datacard, effects, export, figures, html, ledger, wording
-from alpaca.report.effects import Contrasts, Findings
-from alpaca.report.figures import Losses, Mark, Series, Words
+from alpaca.report import (
+    answer,
+    answers,
+    cards,
+    curve,
+    datacard,
+    drawings,
+    effects,
+    export,
+    families,
+    html,
+    ledger,
+    markdown,
+    summary,
+    wording,
+)
+from alpaca.report.answers import History
+from alpaca.report.blocks import Document
+from alpaca.report.effects import Findings
+from alpaca.report.failures import Failure, failures
 from alpaca.report.folders import Folder, Library
 from alpaca.report.foresight import Compared, compared, events
 from alpaca.report.material import Material
-from alpaca.report.results import LEAST_FAMILY, Level, Outcome, Results, family_intervals, gather
+from alpaca.report.results import Outcome, Results, gather
 from alpaca.report.samples import choose
 from alpaca.report.sentence import sentence
 
 if TYPE_CHECKING:
     from alpaca.artifacts import Context
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drawing:
-    """A figure with its caption; `svg` is None where a sentence says why there is none."""
-
-    svg: Markup | None
-    caption: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,14 +53,19 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """What a page is about: the runs and what they scored, and their data sets. `title` and `sentence` head it."""
+    """What a page is about: the runs, what they scored and what failed, and their data sets.
+
+    `title` and `sentence` head it; `history`: what its folder said before.
+    """
 
     config: ReportConfig
     results: Results
     findings: Findings
     data_sets: list[Material]
+    failures: list[Failure]
     title: str
     sentence: str
+    history: History
 
     @property
     def is_data_only(self) -> bool:
@@ -63,15 +75,36 @@ class Subject:
 
 
 def write_report(config: ReportConfig, context: Context) -> None:
-    """Writes report.html, results.json, results.csv and the cards below data/; each appears whole or not at all."""
+    """Writes the page, the files beside it and the cards below data/; each appears whole or not at all."""
     library = Library(parents=context.parents, home=context.folder)
     subject = _subject(config, library)
+    context.check()
+    subject = replace(subject, history=_history(subject, library))
     html.write(context.folder / "results.json", json.dumps(_as_json(subject), indent=1, ensure_ascii=False) + "\n")
     html.write(context.folder / "results.csv", export.long_form(subject.results))
-    context.check()
+    html.write(context.folder / "report.md", markdown.written(_summary(subject)))
     cards.write_pages(subject.data_sets, context.folder, context.parents)
     html.write(context.folder / "report.html", render(subject, library))
     context.log(subject.sentence)
+
+
+def _history(subject: Subject, library: Library) -> History:
+    """Adds what the page says now to what it said before, where it is about a question."""
+    config, results = subject.config, subject.results
+    if not (config.question or config.factors):
+        return subject.history
+    done = sum(not outcome.missing for outcome in results.outcomes)
+    last = ledger.keep(library.of_points(config.points)).ended
+    answered = bool(results.measured)
+    if answered or config.hypothesis:
+        row = answers.Row(
+            recorded=last,
+            hypothesis=config.hypothesis,
+            answer=subject.sentence if answered else "",
+            runs=f"{done:,} of {wording.plural(len(results.outcomes), 'run')}",
+        )
+        answers.add(library.home, row)
+    return answers.history(library.home, subject.sentence)
 
 
 def _subject(config: ReportConfig, library: Library) -> Subject:
@@ -83,8 +116,10 @@ def _subject(config: ReportConfig, library: Library) -> Subject:
         results=results,
         findings=findings,
         data_sets=data_sets,
+        failures=failures(results.outcomes, library),
         title=config.title,
         sentence=sentence(results, findings),
+        history=History(hypothesis=None, changed=[], earlier=[]),
     )
     if not made.is_data_only:
         return made
@@ -118,140 +153,41 @@ def render(subject: Subject, library: Library) -> str:
         interaction=findings.interaction,
         difference_method={metric: answer.difference_method(one) for metric, one in findings.contrasts.items()},
         caveats=[*of_data, *answer.caveats(results, findings, folders)],
-        main=_main_drawing(config, results, findings),
+        main=drawings.main_drawing(config, results, findings),
         laws=[(label, curve.told(law, results)) for label, law in findings.laws.items()],
         samples=choose(results),
         trainings=_trainings(results.outcomes),
-        losses=_loss_drawing(results),
-        pretraining=_pretraining_drawing(folders),
+        losses=drawings.loss_drawing(results),
+        pretraining=drawings.pretraining_drawing(folders),
         cards=cards.data_cards(results.outcomes),
         compared=cards.comparison(cards.compared(data_sets, results.outcomes)),
         ledger=ledger.keep(folders),
+        failures=subject.failures,
+        history=subject.history,
+        foretold=_foretold(subject.history, folders),
+        by_family=families.table(results),
+        families_left_out=families.left_out(results),
+        seeds=answer.seeds_in_words(results),
         cut=_cut_responses(results.outcomes),
     )
 
 
-def _main_drawing(config: ReportConfig, results: Results, findings: Findings) -> Drawing:
-    metric = wording.metric(results.main)
-    if not results.measured:
-        return Drawing(svg=None, caption="")
-    if len(results.levels) == 1:
-        return _family_drawing(results, metric)
-    caption = "Filled marks are means, bars their 95 % intervals; each open mark is one seed."
-    if not results.axis:
-        return _dots(results, findings, Words(x=metric, y="", alt=_alt(results), name="scores"), caption)
-    words = Words(x=results.axis, y=metric, alt=_alt(results), name="scores")
-    law = " The line is the fitted power law, its band the 95 % interval; dotted beyond what was measured."
-    return Drawing(
-        svg=figures.curve(_series(results, findings, config.bundles), words),
-        caption=f"{caption}{law if findings.laws else ''}",
-    )
+def _foretold(history: History, folders: list[Folder]) -> str:
+    """When the hypothesis was written down, and whether that was before there was a result."""
+    if history.hypothesis is None:
+        return ""
+    scored = [folder.document("provenance.json").get("ended") for folder in folders if folder.stage == "score"]
+    first = min((str(ended) for ended in scored if ended), default="")
+    recorded = history.hypothesis.recorded
+    when = wording.moment(recorded)
+    if not first or (recorded and recorded < first):
+        return f"written down {when or 'before'}, before the first result"
+    return f"found with the results of {when}: nothing shows that it was written down before them"
 
 
-def _dots(results: Results, findings: Findings, words: Words, caption: str) -> Drawing:
-    """Named levels one below the other, the baseline first with a line down from its mean."""
-    contrasts = findings.contrasts.get(results.main)
-    marks = [_mark(0.0, level, _dot_label(level, contrasts), results.main) for level in results.measured]
-    by = f"By {wording.listing(results.factors)}. " if len(results.factors) <= 2 else ""
-    if contrasts is None or not contrasts.rows:
-        return Drawing(svg=figures.dots(marks, words), caption=f"{by}{caption}")
-    line = contrasts.reference.intervals[results.main].estimate
-    caption = f"{by}{caption} The dashed line is the baseline's mean."
-    return Drawing(svg=figures.dots(marks, words, line=line), caption=caption)
-
-
-def _dot_label(level: Level, contrasts: Contrasts | None) -> str:
-    """The value alone where there is one factor, as the caption names it; else what is not as in the baseline."""
-    values = list(level.factors.values())
-    if len(values) == 1:
-        return wording.value(values[0])
-    row = contrasts.of(level) if contrasts else None
-    if row is not None:
-        return row.name
-    return "baseline" if contrasts and contrasts.reference is level else wording.factors(level.factors)
-
-
-def _family_drawing(results: Results, metric: str) -> Drawing:
-    first, *others = [outcome for outcome in results.measured[0].outcomes if results.main in outcome.scores]
-    families = family_intervals(first.scores[results.main])
-    if not families:
-        return Drawing(svg=None, caption="")
-    marks = [
-        Mark(x=0.0, label=f"{name} ({interval.n})", interval=interval, seeds=[]) for name, interval in families.items()
-    ]
-    alt = f"{metric} by family: " + "; ".join(f"{name} {wording.full(one)}" for name, one in families.items())
-    of_seed = f" (seed {first.seed})" if others else ""
-    caption = (
-        f"By family of at least {LEAST_FAMILY} items{of_seed}, with their number; lines are 95 % intervals over items."
-    )
-    return Drawing(svg=figures.bars(marks, Words(x=metric, y="", alt=alt, name="families")), caption=caption)
-
-
-def _series(results: Results, findings: Findings, bundles: dict[str, list[str]]) -> list[Series]:
-    """One series per setting of the other factors, with the law fitted to it."""
-    return [
-        Series(
-            label=label,
-            marks=[_curve_mark(level, results) for level in levels],
-            band=curve.band(findings.laws[label]) if label in findings.laws else None,
-        )
-        for label, levels in curve.series(results, bundles).items()
-    ]
-
-
-def _curve_mark(level: Level, results: Results) -> Mark:
-    value = level.factors[results.axis]
-    return _mark(float(value), level, wording.value(value), results.main)
-
-
-def _mark(x: float, level: Level, label: str, metric: str) -> Mark:
-    return Mark(
-        x=x,
-        label=label,
-        interval=level.intervals[metric],
-        seeds=[scores.interval.estimate for scores in level.scored(metric)],
-    )
-
-
-def _alt(results: Results) -> str:
-    parts = [
-        f"{wording.full(level.intervals[results.main])} at {wording.factors(level.factors)}"
-        for level in results.measured
-    ]
-    return f"{wording.metric_in_full(results.main)}: {'; '.join(parts)}"
-
-
-def _loss_drawing(results: Results) -> Drawing:
-    curves: dict[str, Losses] = {}
-    for level in results.levels:
-        for outcome in level.outcomes:
-            folder = outcome.folders.get("train")
-            if folder is not None and folder.name not in curves:
-                curves[folder.name] = _losses(folder, wording.factors(level.factors))
-    shown = [one for one in curves.values() if one.steps]
-    colours = ", seeds in one colour" if len(shown) > len({one.group for one in shown}) else ""
-    return _losses_drawn(shown, "losses", f"Training loss of {wording.plural(len(shown), 'run')}{colours}.")
-
-
-def _pretraining_drawing(folders: list[Folder]) -> Drawing:
-    shown = [_losses(folder, folder.name) for folder in folders if folder.stage == "pretrain"]
-    return _losses_drawn([one for one in shown if one.steps], "pretraining", "Pretraining loss of the tiny base model.")
-
-
-def _losses(folder: Folder, group: str) -> Losses:
-    rows = [row for row in folder.rows("loss.jsonl") if row.get("loss") is not None]
-    return Losses(group=group, steps=[row["step"] for row in rows], losses=[row["loss"] for row in rows])
-
-
-def _losses_drawn(curves: list[Losses], name: str, caption: str) -> Drawing:
-    if not curves:
-        return Drawing(svg=None, caption="")
-    ends = "; ".join(f"{one.group or 'loss'}: {one.losses[0]:.2f} to {one.losses[-1]:.2f}" for one in curves)
-    words = Words(x="step", y="loss (nats per token)", alt=f"{caption} {ends}", name=name)
-    thinned = max(len(one.steps) for one in curves) > figures.LOSS_POINTS
-    return Drawing(
-        svg=figures.loss_curves(curves, words),
-        caption=f"{caption} Points are means over equal spans of steps." if thinned else caption,
+def _summary(subject: Subject) -> Document:
+    return summary.document(
+        subject.config, subject.results, subject.findings, subject.failures, subject.history, subject.sentence
     )
 
 
@@ -297,6 +233,8 @@ def _as_json(subject: Subject) -> dict[str, Any]:
         "question": subject.config.question,
         "metric": results.main,
         "answer": subject.sentence,
+        "hypothesis": subject.history.hypothesis.hypothesis if subject.history.hypothesis else "",
+        "earlier_answers": [asdict(row) for row in subject.history.earlier],
         "data_sets": [asdict(one) for one in cards.compared(subject.data_sets, results.outcomes)],
         "levels": export.levels(results),
         "differences": export.differences(results, findings),

@@ -14,7 +14,6 @@ from alpaca.report import wording
 from alpaca.report.folders import Folder, Library
 from alpaca.statistics import (
     Interval,
-    bootstrap_mean,
     is_binary,
     mean_interval,
     t_interval,
@@ -90,6 +89,10 @@ class Level:
     def items(self, metric: str) -> int:
         """Items that every run of the level answered."""
         return len(self.shared(metric))
+
+    def item_means(self, metric: str) -> dict[str, float]:
+        """Each item's mean over the runs, for the items that all of them answered."""
+        return _item_means(self.scored(metric))
 
     def shared(self, metric: str) -> list[str]:
         """The items that every run of the level answered."""
@@ -170,8 +173,14 @@ def family_intervals(scores: Scores) -> dict[str, Interval]:
         members.setdefault(scores.families[item], []).append(value)
     large = {name: values for name, values in sorted(members.items()) if name and len(values) >= LEAST_FAMILY}
     # Whether a metric is 0 or 1 shows in all items: a family of ROUGE-L zeros is no sample of failures.
-    of_family = mean_interval if is_binary(list(scores.values.values())) else bootstrap_mean
+    of_family = mean_interval if is_binary(list(scores.values.values())) else _graded
     return {name: of_family(values) for name, values in large.items()} if len(large) > 1 else {}
+
+
+def _graded(values: list[float]) -> Interval:
+    """Student's t, as a page has hundreds of families and a bootstrap takes a hundred times as long."""
+    interval = t_interval(values)
+    return interval.within(0.0, 1.0) if all(0.0 <= value <= 1.0 for value in values) else interval
 
 
 def _outcome(point: Point, library: Library, by_folder: dict[str, dict[str, Scores]]) -> Outcome:

@@ -159,8 +159,8 @@ def test_two_renders_are_equal_to_the_byte(tmp_path):
     first = written(world.run(config))
     assert written(world.run(config)) == first
     names = {name for name in first if not name.startswith("data/")}
-    assert names == {"report.html", "results.json", "results.csv"}
-    assert len(first) == 3 + 2 * 9
+    assert names == {"report.html", "report.md", "results.json", "results.csv", "answers.jsonl"}
+    assert len(first) == 5 + 2 * 9
 
 
 def test_the_page_can_be_moved_with_its_output_folder(tmp_path):

@@ -1,0 +1,69 @@
+"""What a question's page has said so far: answers.jsonl in its folder, which outlives every remaking of the page.
+
+A row is added when the answer or the hypothesis is another one than before, and none is ever changed. Dates of answers
+are those of the last stage behind them, not of the page, so that equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from alpaca.records import read_jsonl, write_jsonl
+
+FILE = "answers.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What was held or found at a time. `answer`: "" for a hypothesis that was written down before any result."""
+
+    recorded: str
+    hypothesis: str
+    answer: str = ""
+    runs: str = ""
+    """ "9 of 9 runs"."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class History:
+    """The hypothesis as it was first written down, what it was changed to later, and the answers before this one."""
+
+    hypothesis: Row | None
+    changed: list[Row]
+    earlier: list[Row]
+
+
+def read(folder: Path) -> list[Row]:
+    """Every row, oldest first."""
+    path = folder / FILE
+    return [Row(**row) for row in read_jsonl(path)] if path.is_file() else []
+
+
+def add(folder: Path, row: Row) -> None:
+    """Adds the row where it says something new: another hypothesis, or another answer than the last."""
+    rows = read(folder)
+    said = [one for one in rows if one.answer] if row.answer else rows
+    if said and (said[-1].hypothesis, said[-1].answer if row.answer else "") == (row.hypothesis, row.answer):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{FILE}.part"
+    write_jsonl(part, [asdict(one) for one in (*rows, row)])
+    part.replace(folder / FILE)
+
+
+def history(folder: Path, answer: str) -> History:
+    """What the page shows beside its present answer."""
+    rows = read(folder)
+    held: list[Row] = []
+    for row in rows:
+        if row.hypothesis and (not held or held[-1].hypothesis != row.hypothesis):
+            held.append(row)
+    answered = [row for row in rows if row.answer]
+    # The same answer again, as under another hypothesis, is no earlier one.
+    following = [*(row.answer for row in answered[1:]), answer]
+    return History(
+        hypothesis=held[0] if held else None,
+        changed=held[1:],
+        earlier=[row for row, after in zip(answered, following, strict=False) if row.answer != after],
+    )

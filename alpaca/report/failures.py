@@ -1,0 +1,64 @@
+"""Stages that did not finish: which runs need them, and what they said last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alpaca.report import wording
+from alpaca.report.folders import Library
+from alpaca.report.results import Outcome
+
+_STOPPED, _LOG = "stopped.json", "log.txt"
+_MOST_CHARACTERS = 600
+_ERROR = "error: "
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """One stage that did not finish. `reason`: its own words; `runs`: those that need it."""
+
+    stage: str
+    reason: str
+    runs: str
+
+
+def failures(outcomes: Sequence[Outcome], library: Library) -> list[Failure]:
+    """The first stage that is missing from each run; what comes after it could not start."""
+    needed: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.missing:
+            needed.setdefault(outcome.missing[0].name, []).append(outcome.label)
+    # The page lies two folders below the output folder, as every stage does.
+    output = library.home.parents[1]
+    return [
+        Failure(stage=name, reason=_reason(output / name), runs="; ".join(dict.fromkeys(labels)))
+        for name, labels in needed.items()
+    ]
+
+
+def _reason(folder: Path) -> str:
+    """What a job left when it failed, else the last error of the stage's log."""
+    text = _left_by_job(folder) or _last_error(folder)
+    if text:
+        return wording.shortened(" ".join(text.split()), _MOST_CHARACTERS)
+    return "not finished; it left no error" if folder.is_dir() else "not started"
+
+
+def _left_by_job(folder: Path) -> str:
+    try:
+        found = json.loads((folder / _STOPPED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(found.get("error") or "") if isinstance(found, dict) else ""
+
+
+def _last_error(folder: Path) -> str:
+    try:
+        lines = (folder / _LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    starts = [at for at, line in enumerate(lines) if line.startswith(_ERROR)]
+    return " ".join(lines[starts[-1] :]).removeprefix(_ERROR) if starts else ""

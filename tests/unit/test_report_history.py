@@ -1,0 +1,160 @@
+"""What outlives the remaking of a page (hypothesis, earlier answers), and its parts beside effects: order, failures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+from alpaca.config import ReportConfig
+from alpaca.dispatch import pages
+from alpaca.records import read_jsonl
+from alpaca.report import answers
+from tests.unit.report_folders import FAMILIES, World, data_size_sweep, properties_sweep, single_run
+from tests.unit.test_report import Page, results_of
+
+
+def record_of(config: ReportConfig, name="sweeps/data_size"):
+    return {"config": {"hypothesis": config.hypothesis}, "folder": name}
+
+
+def test_parts_of_the_page_stand_in_the_order_in_which_they_are_asked_for(tmp_path):
+    world, config = properties_sweep(tmp_path)
+    world.lose(config.points[-1].stages["train"])
+    config.controls, config.notes = ["the same steps"], ["more data is seen less often"]
+    source = Page(world.run(config)).source
+    chapters = ("Effects", "Every seed", "What was controlled", "Sample", "By family", "Training", "Data", "Cost")
+    heads = [config.question, "Hypothesis", "Against the baseline", "<figure"]
+    heads += [f"<h2>{name}" for name in (*chapters, "Failures", "Provenance")]
+    places = [source.index(head) for head in heads]
+    assert places == sorted(places)
+
+
+def test_more_seeds_update_the_answer_and_keep_the_earlier_one(tmp_path):
+    world, config = data_size_sweep(tmp_path, seeds=4)
+    fewer = replace(config, points=[point for point in config.points if point.seeds["data"] < 3])
+    first = results_of(world.run(fewer))
+    folder = world.run(config)
+    second = results_of(folder)
+    assert "3 seeds" in first["answer"]
+    assert "4 seeds" in second["answer"]
+    assert [row["answer"] for row in second["earlier_answers"]] == [first["answer"]]
+    text = Page(folder).text
+    assert "1 earlier answer 2026-11-20 10:09 UTC, 9 of 9 runs" in text
+    assert first["answer"] in text
+    # A third time with nothing new.
+    assert results_of(world.run(config)) == second
+
+
+def test_an_answer_of_before_that_comes_again_is_kept_with_the_one_between(tmp_path):
+    for answer in ("a", "b", "a"):
+        answers.add(tmp_path, answers.Row(recorded="t", hypothesis="", answer=answer))
+    assert [row.answer for row in answers.history(tmp_path, "a").earlier] == ["a", "b"]
+
+
+def test_a_hypothesis_is_written_before_anything_runs_and_outlives_the_page(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=20)
+    config.hypothesis = "More is better."
+    pages.write_hypothesis(tmp_path, record_of(config))
+    pages.write_hypothesis(tmp_path, record_of(config))
+    path = tmp_path / "sweeps/data_size/answers.jsonl"
+    rows = list(read_jsonl(path))
+    assert [(row["hypothesis"], row["answer"]) for row in rows] == [("More is better.", "")]
+    # As if the launch had been the day before the first stage ended.
+    path.write_text(json.dumps({**rows[0], "recorded": "2026-11-19T08:00:00+00:00"}) + "\n", encoding="utf-8")
+    text = Page(world.run(config)).text
+    assert "Hypothesis More is better. (written down 2026-11-19 08:00 UTC, before the first result)" in text
+
+
+def test_a_hypothesis_that_comes_with_the_results_is_not_called_earlier(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=20)
+    config.hypothesis = "More is better."
+    text = Page(world.run(config)).text
+    assert "nothing shows that it was written down before them" in text
+    assert "before the first result" not in text
+
+
+def test_a_changed_hypothesis_is_shown_as_changed_later_and_the_first_one_stays(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=20)
+    config.hypothesis = "More is better."
+    world.run(config)
+    config.hypothesis = "I knew it all along."
+    folder = world.run(config)
+    text = Page(folder).text
+    assert "Hypothesis More is better." in text
+    assert "Changed later I knew it all along." in text
+    assert results_of(folder)["hypothesis"] == "More is better."
+    assert results_of(folder)["earlier_answers"] == []
+    assert "changed later" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_run_without_a_question_keeps_no_answers(tmp_path):
+    world, config = single_run(tmp_path, items=20)
+    assert not (world.run(config, "runs/tiny") / "answers.jsonl").exists()
+
+
+def test_a_question_without_results_records_no_answer(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=10)
+    world.lose(*list(world.parents))
+    assert not (world.run(config) / "answers.jsonl").exists()
+
+
+def test_failures_are_told_in_the_words_of_the_stage_and_name_who_needs_it(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=20)
+    small, middle, large = (config.points[at].stages["train"] for at in (0, 3, 6))
+    world.lose(small, middle, large)
+    (tmp_path / small / "log.txt").write_text("step 3\nerror: loss is nan\n    lower the rate\n", encoding="utf-8")
+    (tmp_path / middle / "stopped.json").write_text(json.dumps({"error": "out of time"}), encoding="utf-8")
+    folder = world.run(config)
+    text = Page(folder).text
+    assert f"{small} loss is nan lower the rate data.size = 250, seed 0" in text
+    assert f"{middle} out of time data.size = 1,000, seed 0" in text
+    assert f"{large} not finished; it left no error data.size = 4,000, seed 0" in text
+    assert "loss is nan lower the rate" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_families_have_a_row_with_an_interval_for_every_level(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=60)
+    page = Page(world.run(config))
+    section = page.source[page.source.index("<h2>By family") : page.source.index("<h2>Training")]
+    assert section.count("<tr>") == 1 + len(FAMILIES)
+    assert section.count(" to ") >= 3 * len(FAMILIES)
+    assert "no finding" in section
+
+
+def test_the_page_in_short_has_every_effect_with_its_interval_and_p(tmp_path):
+    world, config = properties_sweep(tmp_path)
+    folder = world.run(config)
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("# data_properties\n\nAgainst the baseline, ")
+    assert "| effect | 95 % interval | corrected p | detectable | verdict |" in text
+    rows = [
+        line for line in text.splitlines() if line.startswith("| data.label\\_noise") or "label_noise = 0.3 |" in line
+    ]
+    assert any(" to " in row and "< 0.001" in row.replace("\\", "") and "lower (worse)" in row for row in rows)
+    assert "Noise costs more than selection brings." in text
+
+
+def test_the_plan_of_training_stands_beside_what_it_took(tmp_path):
+    world, config = single_run(tmp_path, items=20)
+    (train,) = (tmp_path / "train").iterdir()
+    stage = json.loads((train / "stage.json").read_text())
+    (train / "stage.json").write_text(json.dumps(stage | {"forecast": {"step_seconds": 0.5}}))
+    # 300 steps.
+    assert "train 1 2.5 min 1.6 min" in Page(world.run(config, "runs/tiny")).text
+
+
+def test_seeds_that_do_not_vary_are_named_as_not_covered(tmp_path):
+    world = World(output=tmp_path, items=20)
+    points = [world.point({"teacher": name}, seed, 0.5) for name in "ab" for seed in range(2)]
+    points = [replace(point, seeds={**point.seeds, "data": 0}) for point in points]
+    text = Page(world.run(ReportConfig(title="t", factors=["teacher"], points=points))).text
+    assert "differ in the seeds of init and order; the seed of data is one and the same" in text
+
+
+def test_a_run_that_scored_nothing_has_a_row_that_names_what_is_missing(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=20)
+    world.lose(config.points[0].stages["score:embedded"])
+    rows = list(csv.DictReader((world.run(config) / "results.csv").open(encoding="utf-8")))
+    (row,) = [row for row in rows if not row["metric"]]
+    assert (row["value"], row["missing"]) == ("", config.points[0].stages["score:embedded"])
