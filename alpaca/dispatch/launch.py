@@ -46,16 +46,17 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     for text in (*_beyond_bounds(session), *without_effect(sweep, session)):
         out.print(f"note: {text}", markup=False)
     prepare.verify_cached(session)
-    pages.write_hypothesis(session.output, page_record(sweep, session, overrides))
+    found = page_record(sweep, session, overrides)
+    pages.write_hypothesis(session.output, found)
     freeze = functools.partial(prepare.freeze_stages, session)
     if on_slurm and not _is_done(session):
-        return enqueue.enqueue(session, page_record(sweep, session, overrides), freeze, out)
+        return enqueue.enqueue(session, found, freeze, out)
     freeze()
     outcome = _run_stages(session, out)
     prepare.verify_cached(session)
     if not _has_results(session):
         return _conclude(session, outcome, None, out)
-    page, made = _report(sweep, session, outcome, overrides, out)
+    page, made = _report(found, session, outcome, out)
     return _conclude(session, outcome, page if made else None, out)
 
 
@@ -155,11 +156,8 @@ def _run_stages(session: Session, out: Console) -> local.Outcome:
         return local.run(tasks, session.run.cluster, shown)
 
 
-def _report(
-    sweep: Sweep, session: Session, outcome: local.Outcome, overrides: Sequence[str], out: Console
-) -> tuple[Path, bool]:
-    """The page, made anew when anything it shows changed; True when it stands."""
-    found = page_record(sweep, session, overrides)
+def _report(found: dict[str, Any], session: Session, outcome: local.Outcome, out: Console) -> tuple[Path, bool]:
+    """The page, made anew when anything it shows changed; True when it stands. found: its record."""
     folder = pages.freeze(session.output, found)
     if folder is None:
         return session.output / found["folder"] / "report.html", True

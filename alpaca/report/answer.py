@@ -93,7 +93,7 @@ def caveats(results: Results, findings: Findings, folders: list[Folder]) -> list
 
 
 def _names(levels: list[Level]) -> str:
-    return "; ".join(wording.factors(level.factors) for level in levels if level.factors) or "here"
+    return "; ".join(level.name for level in levels if level.name) or "here"
 
 
 def _whose(few: list[Level], levels: list[Level]) -> str:

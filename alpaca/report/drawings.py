@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from alpaca.config import ReportConfig
 from alpaca.report import curve, figures, wording
-from alpaca.report.effects import Contrasts, Findings
+from alpaca.report.effects import Findings
 from alpaca.report.figures import Losses, Mark, Series, Words
 from alpaca.report.folders import Folder
 from alpaca.report.results import LEAST_FAMILY, Level, Results, family_intervals
@@ -43,7 +43,7 @@ def main_drawing(config: ReportConfig, results: Results, findings: Findings) -> 
 def _dots(results: Results, findings: Findings, words: Words, caption: str) -> Drawing:
     """Named levels one below the other, the baseline first with a line down from its mean."""
     contrasts = findings.contrasts.get(results.main)
-    marks = [_mark(0.0, level, _dot_label(level, contrasts), results.main) for level in results.measured]
+    marks = [_mark(0.0, level, _dot_label(level), results.main) for level in results.measured]
     by = f"By {wording.listing(results.factors)}. " if len(results.factors) <= 2 else ""
     if contrasts is None or not contrasts.rows:
         return Drawing(svg=figures.dots(marks, words), caption=f"{by}{caption}")
@@ -52,15 +52,12 @@ def _dots(results: Results, findings: Findings, words: Words, caption: str) -> D
     return Drawing(svg=figures.dots(marks, words, line=line), caption=caption)
 
 
-def _dot_label(level: Level, contrasts: Contrasts | None) -> str:
+def _dot_label(level: Level) -> str:
     """The value alone where there is one factor, as the caption names it; else what is not as in the baseline."""
     values = list(level.factors.values())
     if len(values) == 1:
         return wording.value(values[0])
-    row = contrasts.of(level) if contrasts else None
-    if row is not None:
-        return row.name
-    return "baseline" if contrasts and contrasts.reference is level else wording.factors(level.factors)
+    return level.name
 
 
 def _family_drawing(results: Results, metric: str) -> Drawing:
@@ -106,10 +103,7 @@ def _mark(x: float, level: Level, label: str, metric: str) -> Mark:
 
 
 def _alt(results: Results) -> str:
-    parts = [
-        f"{wording.full(level.intervals[results.main])} at {wording.factors(level.factors)}"
-        for level in results.measured
-    ]
+    parts = [f"{wording.full(level.intervals[results.main])} at {level.name}" for level in results.measured]
     return f"{wording.metric_in_full(results.main)}: {'; '.join(parts)}"
 
 
@@ -120,7 +114,7 @@ def loss_drawing(results: Results) -> Drawing:
         for outcome in level.outcomes:
             folder = outcome.folders.get("train")
             if folder is not None and folder.name not in curves:
-                curves[folder.name] = _losses(folder, wording.factors(level.factors))
+                curves[folder.name] = _losses(folder, level.name)
     shown = [one for one in curves.values() if one.steps]
     colours = ", seeds in one colour" if len(shown) > len({one.group for one in shown}) else ""
     return _losses_drawn(shown, "losses", f"Training loss of {wording.plural(len(shown), 'run')}{colours}.")

@@ -12,6 +12,7 @@ from typing import Any
 
 from alpaca.config import ReportConfig
 from alpaca.report import curve, wording
+from alpaca.report.naming import fits, told_apart
 from alpaca.report.results import Level, Results
 from alpaca.statistics import (
     ALPHA,
@@ -27,8 +28,6 @@ from alpaca.statistics.curves import PowerLaw
 
 Matrix = list[list[float]]
 _LEAST_ITEMS = 2
-ARM = "arm"
-"""The factor of a question whose arms differ in chance alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,41 +156,11 @@ def baseline_of(levels: Sequence[Level], baseline: Mapping[str, Any]) -> Level |
     return next(fitting, None)
 
 
-def fits(factors: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether the factors have these values; a factor that does not vary here is no obstacle."""
-    return all(factors[key] == value for key, value in wanted.items() if key in factors)
-
-
-def told_apart(factors: Mapping[str, Any], reference: Mapping[str, Any], bundles: Mapping[str, Sequence[str]]) -> str:
-    """What sets a level apart from another, factors that move together under their common name."""
-    changed = {key: value for key, value in factors.items() if key not in reference or reference[key] != value}
-    if set(changed) == {ARM}:
-        return f"arm {wording.value(changed[ARM])}"
-    return wording.factors_in_words(_bundled(changed, factors, bundles))
-
-
-def bundle_of(key: str, bundles: Mapping[str, Sequence[str]]) -> str:
-    """The name under which a factor moves with others, or its own."""
-    return next((name for name, keys in bundles.items() if key in keys), key)
-
-
 def in_unit(interval: Interval, in_points: bool) -> Interval:
     """A hundredfold where the unit is points."""
     if not in_points:
         return interval
     return replace(interval, estimate=100 * interval.estimate, low=100 * interval.low, high=100 * interval.high)
-
-
-def _bundled(
-    changed: Mapping[str, Any], factors: Mapping[str, Any], bundles: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
-    told: dict[str, Any] = {}
-    for key, value in changed.items():
-        name = bundle_of(key, bundles)
-        told[name] = (
-            value if name == key else " / ".join(wording.value(factors[one]) for one in bundles[name] if one in factors)
-        )
-    return told
 
 
 def _contrasts(

@@ -25,7 +25,7 @@ def table(results: Results) -> Table | None:
         ]
         for name in names
     ]
-    head = ["family (items)", *(wording.factors(level.factors) for level in levels)]
+    head = ["family (items)", *(level.name for level in levels)]
     return Table(label=f"{wording.metric_in_full(results.main)} by family", head=head, rows=rows)
 
 

@@ -291,7 +291,7 @@ def _scale_x(axes: Axes, ticks: Sequence[tuple[float, str]], form: Form, beyond:
     """Ticks at the values; `beyond`: up to where a fitted curve goes."""
     places = [place for place, _ in ticks]
     if beyond > places[-1] * (1 + 1e-9):
-        places = [*places, beyond]
+        places, ticks = [*places, beyond], [*ticks, (beyond, wording.value(beyond))]
     if places[0] > 0 and places[-1] / places[0] > 10:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())

@@ -10,7 +10,7 @@ from typing import Any
 
 from alpaca.config import Point, ReportConfig
 from alpaca.errors import UserError
-from alpaca.report import wording
+from alpaca.report import naming
 from alpaca.report.folders import Folder, Library
 from alpaca.statistics import (
     Interval,
@@ -41,6 +41,8 @@ class Outcome:
     point: Point
     folders: dict[str, Folder]
     scores: dict[str, Scores]
+    setting: str
+    """What the level is called that it is a run of; "" without factors."""
 
     @property
     def missing(self) -> list[Folder]:
@@ -66,8 +68,7 @@ class Outcome:
     @property
     def label(self) -> str:
         """ "data.size = 250, seed 0": unlike the point's name it tells the seeds apart."""
-        settings = wording.factors(self.point.factors)
-        return f"{settings}, seed {self.seed}" if settings else f"{self.point.name}, seed {self.seed}"
+        return f"{self.setting or self.point.name}, seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +78,11 @@ class Level:
     factors: dict[str, Any]
     outcomes: list[Outcome]
     intervals: dict[str, Interval]
+
+    @property
+    def name(self) -> str:
+        """What it is called; "" without factors."""
+        return self.outcomes[0].setting
 
     def scored(self, metric: str) -> list[Scores]:
         """One entry per distinct trained model: seeds that change nothing in it repeat nothing."""
@@ -135,7 +141,7 @@ class Results:
 def gather(config: ReportConfig, library: Library) -> Results:
     """Reads every score folder once. Raises UserError where `config.metric` is not among what was measured."""
     by_folder: dict[str, dict[str, Scores]] = {}
-    outcomes = [_outcome(point, library, by_folder) for point in config.points]
+    outcomes = [_outcome(point, naming.setting(config, point.factors), library, by_folder) for point in config.points]
     metrics = list(dict.fromkeys(key for outcome in outcomes for key in outcome.scores))
     factors = list(dict.fromkeys(key for outcome in outcomes for key in outcome.point.factors))
     levels = _levels(outcomes, metrics)
@@ -183,7 +189,7 @@ def _graded(values: list[float]) -> Interval:
     return interval.within(0.0, 1.0) if all(0.0 <= value <= 1.0 for value in values) else interval
 
 
-def _outcome(point: Point, library: Library, by_folder: dict[str, dict[str, Scores]]) -> Outcome:
+def _outcome(point: Point, setting: str, library: Library, by_folder: dict[str, dict[str, Scores]]) -> Outcome:
     folders = {role: library.folder(name) for role, name in point.stages.items()}
     scores: dict[str, Scores] = {}
     for role, folder in folders.items():
@@ -191,7 +197,7 @@ def _outcome(point: Point, library: Library, by_folder: dict[str, dict[str, Scor
             if folder.name not in by_folder:
                 by_folder[folder.name] = _read_scores(folder)
             scores |= {f"{role.partition(':')[2]}.{name}": item for name, item in by_folder[folder.name].items()}
-    return Outcome(point=point, folders=folders, scores=scores)
+    return Outcome(point=point, folders=folders, scores=scores, setting=setting)
 
 
 def _read_scores(folder: Folder) -> dict[str, Scores]:

@@ -74,7 +74,7 @@ def _arm(level: Level, results: Results) -> _Arm | None:
     common = _common_seed(results)
     outcome = answered.get(common) or answered[min(answered)]
     rows = outcome.folders[f"respond:{evaluation}"].rows_by_id("responses.jsonl")
-    label = wording.factors(level.factors) or "response"
+    label = level.name or "response"
     return _Arm(
         label=label if outcome.seed == common else f"{label} (seed {outcome.seed})",
         rows=rows,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from alpaca.report import wording
-from alpaca.report.effects import ARM, Contrast, Contrasts, Findings, Interaction
+from alpaca.report.effects import Contrast, Contrasts, Findings, Interaction
+from alpaca.report.naming import ARM, BASELINE
 from alpaca.report.results import Level, Results
 from alpaca.statistics import Interval, needed
 
@@ -124,13 +125,13 @@ def _inconclusive(contrasts: Contrasts) -> str:
     largest = max(contrasts.rows, key=lambda row: abs(row.effect.interval.estimate))
     base = _named(contrasts.reference, contrasts)
     more = more_told(contrasts, largest)
-    head = (
-        f"inconclusive: against {base}, {largest.name} {_told(contrasts, largest)}"
+    told = f"{largest.name} {_told(contrasts, largest)}"
+    found = (
+        f"against {base}, {told}"
         if len(contrasts.rows) == 1
-        else f"inconclusive: none of {len(contrasts.rows)} levels is found to differ from {base}; most seen: "
-        f"{largest.name} {_told(contrasts, largest)}"
+        else f"none of {len(contrasts.rows)} levels is found to differ from {base}; the largest change seen: {told}"
     )
-    return f"{head}; {_detectable(contrasts)}{'; ' if more else ''}{more}"
+    return f"inconclusive: {found}; {_detectable(contrasts)}{'; ' if more else ''}{more}"
 
 
 def _along(contrasts: Contrasts, results: Results) -> str:
@@ -143,18 +144,20 @@ def _along(contrasts: Contrasts, results: Results) -> str:
     middle = [row for row in contrasts.rows if row is not end]
     unlike = [row for row in middle if row.direction != end.direction]
     alike = [row for row in middle if row not in unlike] if len(middle) <= _MOST_LISTED else []
-    between = "".join(f", {_step(start, row, key)} {_told(contrasts, row, first=False)}" for row in alike)
-    return f"{_step(start, end, key)} {_told(contrasts, end)}{between}{_others(unlike, contrasts)}"
+    between = ", ".join(f"{_step(start, row, key, short=True)} {_told(contrasts, row, first=False)}" for row in alike)
+    head = f"{_step(start, end, key)} {_told(contrasts, end)}"
+    return f"{head}{'; ' if between else ''}{between}{_others(unlike, contrasts)}"
 
 
-def _step(start: Level, row: Contrast, key: str) -> str:
-    """ "16x the data (250 to 4,000)"."""
+def _step(start: Level, row: Contrast, key: str, *, short: bool = False) -> str:
+    """ "16x the data (250 to 4,000)"; short: "16x"."""
     first, last = start.factors[key], row.level.factors[key] if row.level else None
     name = "the data" if key == "data.size" else key
-    span = f"({wording.value(first)} to {wording.value(last)})"
+    span = f"{wording.value(first)} to {wording.value(last)}"
     if not first or not last or first < 0 or last < 0:
-        return f"from {wording.value(first)} to {wording.value(last)} {name}"
-    return f"{last / first:.3g}x {name} {span}"
+        return f"from {span}" if short else f"from {span} {name}"
+    ratio = f"{last / first:.3g}x"
+    return ratio if short else f"{ratio} {name} ({span})"
 
 
 def _listing(contrasts: Contrasts, found: list[Contrast]) -> str:
@@ -215,7 +218,7 @@ def _named(level: Level, contrasts: Contrasts) -> str:
     """The baseline: by its values where they are one or two, as "the baseline" where the question has many factors."""
     if set(level.factors) == {ARM}:
         return f"arm {wording.value(level.factors[ARM])}"
-    return wording.factors_in_words(level.factors) if len(level.factors) <= 2 else "the baseline"
+    return level.name.replace(", ", " and ") if level.name != BASELINE else f"the {BASELINE}"
 
 
 def _apart(contrasts: Contrasts) -> str:

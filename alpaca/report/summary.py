@@ -10,6 +10,7 @@ from alpaca.report.answers import History
 from alpaca.report.blocks import Block, Code, Document, Facts, Section, Table, Text
 from alpaca.report.effects import Contrast, Contrasts, Findings, Interaction
 from alpaca.report.failures import Failure
+from alpaca.report.naming import BASELINE
 from alpaca.report.results import Results
 
 _HEAD = ["effect", "95 % interval", "corrected p", "detectable", "verdict"]
@@ -50,15 +51,16 @@ def _effects(results: Results, findings: Findings) -> Iterator[Block]:
     main = findings.contrasts.get(results.main)
     if main is not None and main.rows:
         yield _contrasts(main)
+        if main.reference.name == BASELINE:
+            yield Text(text=f"The baseline: {wording.factors(main.reference.factors)}.")
         yield Text(text=answer.difference_method(main), kind="fine")
 
 
 def _contrasts(found: Contrasts) -> Table:
     unit = ", points" if found.in_points else ""
-    against = wording.factors(found.reference.factors)
     return Table(
         label=f"Effects on {wording.metric_in_full(found.metric)}",
-        head=[f"against {against}{unit}", *_HEAD],
+        head=[f"against {found.reference.name}{unit}", *_HEAD],
         rows=[[row.name, *_cells(row, found)] for row in found.rows],
         right=frozenset({1, 3, 4}),
     )
@@ -86,7 +88,7 @@ def _means(results: Results) -> Iterator[Block]:
     if not levels:
         return
     rows = [
-        [wording.factors(level.factors) or "all runs", str(len(level.scored(results.main)))]
+        [level.name or "all runs", str(len(level.scored(results.main)))]
         + [wording.full(level.intervals[metric]) if metric in level.intervals else "–" for metric in results.metrics]
         for level in levels
     ]

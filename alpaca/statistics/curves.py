@@ -43,6 +43,8 @@ class PowerLaw:
     sizes: tuple[float, ...]
     limit: Interval
     exponent: Interval | None
+    scale: tuple[float, float]
+    """The ends that no mean passes."""
     over_seeds: bool
     """Whether the intervals cover the spread of runs."""
     foretold: Foretold | None
@@ -52,7 +54,7 @@ class PowerLaw:
 
     def at(self, size: float) -> Interval:
         """The mean that the law gives for a size."""
-        return _interval(_values(self.fits, size, self.sizes[0]))
+        return _interval(np.clip(_values(self.fits, size, self.sizes[0]), *self.scale))
 
     @property
     def reach(self) -> float:
@@ -70,8 +72,8 @@ def power_law(
 ) -> PowerLaw:
     """Fits the law to size -> scores (runs, items), the same items at every size.
 
-    least, most: the ends of the scale, which the law's limit does not pass. Raises ValueError for fewer than three
-    sizes, one that is not positive, or unequal items.
+    least, most: the ends of the scale, which neither the law nor its limit passes. Raises ValueError for fewer than
+    three sizes, one that is not positive, or unequal items.
     """
     sizes = tuple(sorted(scores))
     values = [np.asarray(scores[size], dtype=float) for size in sizes]
@@ -85,6 +87,7 @@ def power_law(
         sizes=sizes,
         limit=_interval(fits[:, 0]),
         exponent=_exponent(fits[:, 2]),
+        scale=(least, most),
         over_seeds=over_seeds,
         foretold=_foretold(sizes, means, least, most) if len(sizes) > LEAST_SIZES else None,
         fits=fits,

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pytest
 
-from tests.unit.report_folders import HOSTILE, data_only, data_size_sweep, grid_sweep, named_sweep, single_run
+from tests.unit.report_folders import (
+    HOSTILE,
+    arms_sweep,
+    data_only,
+    data_size_sweep,
+    grid_sweep,
+    interaction_sweep,
+    named_sweep,
+    properties_sweep,
+    single_run,
+)
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -49,6 +60,8 @@ def browser():
 def pages(tmp_path_factory):
     """Name -> page: a run, a 3 x 3 sweep, a grid, named levels, a missing arm with hostile responses; data sets alone.
 
+    properties: one factor at a time, with a failure, a hypothesis that changed and an earlier answer; arms and
+    interaction: of those designs; sizes: enough of them to test the fitted law.
     card, hostile card: the page of one data set below the report's.
     """
     output = tmp_path_factory.mktemp("pages")
@@ -60,6 +73,13 @@ def pages(tmp_path_factory):
         "named": named_sweep(output / "named"),
         "torn": data_size_sweep(output / "torn", seeds=2, evaluations=foreign, response=HOSTILE + "x" * 300),
     }
+    made |= {
+        "properties": properties_sweep(output / "properties"),
+        "arms": arms_sweep(output / "arms"),
+        "interaction": interaction_sweep(output / "interaction", 0.3),
+        "sizes": data_size_sweep(output / "sizes", sizes={250: 0.1, 1000: 0.5, 4000: 0.68, 16000: 0.78}),
+    }
+    update(*made["properties"])
     made["data set"] = data_only(output / "data-set", sizes=(1000,), histograms=True, card=MANY_VERBS)
     made["data sets"] = data_only(output / "data-sets", sizes=(250, 1000, 4000))
     made["hostile data"] = data_only(
@@ -78,6 +98,15 @@ def pages(tmp_path_factory):
     found = {name: world.run(config) / "report.html" for name, (world, config) in made.items()}
     cards = {"card": "data set", "hostile card": "hostile data"}
     return found | {name: next(found[of].parent.glob("data/*.html")) for name, of in cards.items()}
+
+
+def update(world, config):
+    """Makes the page once without its last level, then changes the hypothesis and lets a stage fail in long words."""
+    world.run(replace(config, points=config.points[:-3]))
+    config.hypothesis = f"Changed: {HOSTILE}{'h' * 120}"
+    lost = config.points[-1].stages["train"]
+    (world.output / lost / "log.txt").write_text(f"error: {'e' * 200} {HOSTILE}", encoding="utf-8")
+    world.lose(lost)
 
 
 OBJECTS = [["sentence", 90], ["characterisation", 40], ["list", 20], ["story", 10]]
@@ -115,7 +144,10 @@ def hostile_card():
 
 
 @pytest.fixture(
-    params=["run", "sweep", "grid", "named", "torn", "data set", "data sets", "hostile data", "card", "hostile card"]
+    params=[
+        *("run", "sweep", "grid", "named", "torn", "properties", "arms", "interaction", "sizes"),
+        *("data set", "data sets", "hostile data", "card", "hostile card"),
+    ]
 )
 def report(request, pages):
     return pages[request.param]

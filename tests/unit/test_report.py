@@ -102,8 +102,8 @@ def test_a_sweep_is_answered_with_what_the_factor_adds_its_interval_seeds_and_it
     shown = [(100 * one.interval.estimate, 100 * one.interval.low, 100 * one.interval.high) for one in (end, middle)]
     of_end, of_middle = (f"({low:.1f} to {high:.1f})" for _, low, high in shown)
     assert results["answer"] == (
-        f"16x the data (250 to 4,000) adds {shown[0][0]:.1f} points of exact match {of_end}, "
-        f"4x the data (250 to 1,000) adds {shown[1][0]:.1f} points {of_middle}; 3 seeds per level, 60 items."
+        f"16x the data (250 to 4,000) adds {shown[0][0]:.1f} points of exact match {of_end}; "
+        f"4x adds {shown[1][0]:.1f} points {of_middle}; 3 seeds per level, 60 items."
     )
     assert results["answer"] in Page(sweep_folder).text
 
@@ -272,7 +272,7 @@ def answered(tmp_path: Path, skills: dict[str, float], seeds: int = 1, items: in
 
 def test_more_levels_than_are_listed_keep_their_doubt(tmp_path):
     answer = answered(tmp_path, dict.fromkeys("abcdef", 0.5), seeds=3)["answer"]
-    assert answer.startswith("Inconclusive: none of 5 levels is found to differ from teacher = a; most seen: ")
+    assert answer.startswith("Inconclusive: none of 5 levels is found to differ from teacher = a; the largest ")
     assert "the smallest detectable effect was" in answer
 
 

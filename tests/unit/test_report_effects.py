@@ -10,7 +10,7 @@ import pytest
 from alpaca.config import Analysis, ReportConfig
 from alpaca.records import read_jsonl, write_jsonl
 from alpaca.report import wording
-from alpaca.report.effects import told_apart
+from alpaca.report.naming import told_apart
 from alpaca.statistics import compare
 from tests.unit.report_folders import World, arms_sweep, data_size_sweep, interaction_sweep, properties_sweep
 from tests.unit.test_report import Page, results_of

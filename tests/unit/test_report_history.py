@@ -63,6 +63,9 @@ def test_a_hypothesis_is_written_before_anything_runs_and_outlives_the_page(tmp_
     # As if the launch had been the day before the first stage ended.
     path.write_text(json.dumps({**rows[0], "recorded": "2026-11-19T08:00:00+00:00"}) + "\n", encoding="utf-8")
     text = Page(world.run(config)).text
+    kept = path.read_bytes()
+    pages.write_hypothesis(tmp_path, record_of(config))
+    assert path.read_bytes() == kept
     assert "Hypothesis More is better. (written down 2026-11-19 08:00 UTC, before the first result)" in text
 
 
@@ -99,6 +102,12 @@ def test_a_question_without_results_records_no_answer(tmp_path):
     assert not (world.run(config) / "answers.jsonl").exists()
 
 
+def test_a_level_without_a_score_has_its_row_among_the_effects(tmp_path):
+    world, config = properties_sweep(tmp_path, items=20)
+    world.lose(*(point.stages["score:embedded"] for point in config.points[-3:]))
+    assert "data.input_share = 0.3 missing: no run of it was scored" in Page(world.run(config)).text
+
+
 def test_failures_are_told_in_the_words_of_the_stage_and_name_who_needs_it(tmp_path):
     world, config = data_size_sweep(tmp_path, items=20)
     small, middle, large = (config.points[at].stages["train"] for at in (0, 3, 6))
@@ -132,6 +141,7 @@ def test_the_page_in_short_has_every_effect_with_its_interval_and_p(tmp_path):
         line for line in text.splitlines() if line.startswith("| data.label\\_noise") or "label_noise = 0.3 |" in line
     ]
     assert any(" to " in row and "< 0.001" in row.replace("\\", "") and "lower (worse)" in row for row in rows)
+    assert "The baseline: data.selection = random, data.label" in text.replace("\\", "")
     assert "Noise costs more than selection brings." in text
 
 

@@ -86,6 +86,11 @@ def test_the_limit_stays_on_the_scale():
     assert found.limit.high <= 1.0
 
 
+def test_intervals_of_means_end_where_the_scale_does():
+    low = power_law(measured(SIZES, 6, law=lambda size: 0.01, spread=0.03), least=0, most=1).at(250)
+    assert low.low == 0.0
+
+
 def test_single_runs_are_said_to_speak_of_themselves():
     found = power_law(measured(SIZES, 3, runs=1))
     assert not found.over_seeds
