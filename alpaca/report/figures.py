@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from alpaca.report import wording
-from alpaca.report.svg import BAR, COLOURS, INK, MARKERS, MUTED, PAPER, Form, inline
+from alpaca.report.svg import BAR, COLOURS, FORMS, INK, MARKERS, MUTED, PAPER, Form, inline
 from alpaca.statistics import Interval
 
 LOSS_POINTS = 120
@@ -105,7 +105,8 @@ def dots(marks: Sequence[Mark], words: Words, *, line: float | None = None) -> M
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(words.x)
 
-    return inline(draw, heights=(70 + 46 * len(marks),) * 2, alt=words.alt, name=words.name)
+    wide, narrow = (70 + len(marks) * _row_height(marks, form) for form in FORMS)
+    return inline(draw, heights=(wide, narrow), alt=words.alt, name=words.name)
 
 
 def bars(marks: Sequence[Mark], words: Words) -> Markup:
@@ -341,10 +342,16 @@ def _handle(index: int) -> Line2D:
 
 
 def _broken(label: str, form: Form) -> str:
-    """The settings of a level one below the other where the page is narrow."""
-    return (
-        label.replace(", ", ",\n").replace(" and ", "\nand ").replace(" = ", " =\n") if form.name == "narrow" else label
-    )
+    """The settings of a level one below the other where the page is narrow; a single one at its sign."""
+    if form.name != "narrow":
+        return label
+    lines = label.replace(", ", ",\n").replace(" and ", "\nand ")
+    return lines if "\n" in lines else label.replace(" = ", " =\n")
+
+
+def _row_height(marks: Sequence[Mark], form: Form) -> float:
+    lines = max(_broken(mark.label, form).count("\n") + 1 for mark in marks)
+    return max(46.0, 1.5 * form.text * lines)
 
 
 def _thinned(steps: list[int], losses: list[float]) -> tuple[list[float], list[float]]:

@@ -207,6 +207,19 @@ def test_no_text_of_a_figure_is_cut_off(opened):
     assert outside == []
 
 
+def test_labels_of_rows_do_not_cover_each_other(browser, pages):
+    for name in ("interaction", "properties", "named"):
+        page = browser.new_page(viewport={"width": 390, "height": 900})
+        page.goto(pages[name].as_uri())
+        boxes = page.evaluate("""[...[...document.querySelectorAll('figure svg')].find(drawing =>
+            drawing.getBoundingClientRect().width > 0).querySelectorAll('g[id*="ytick_"]')].map(row => {
+            const boxes = [...row.querySelectorAll('text')].map(text => text.getBoundingClientRect());
+            return [Math.min(...boxes.map(box => box.top)), Math.max(...boxes.map(box => box.bottom))]})""")
+        assert len(boxes) >= 3
+        assert all(below[0] > above[1] for above, below in itertools.pairwise(sorted(boxes)))
+        page.close()
+
+
 def test_text_stays_readable_on_light_and_dark_paper(browser, pages):
     for scheme in ("light", "dark"):
         context = browser.new_context(color_scheme=scheme)
