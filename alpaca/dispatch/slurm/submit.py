@@ -240,6 +240,8 @@ def _call(
 
 def sbatch(submission: Submission, record: Queued, asked: Asked, dependency: str, command: str) -> str:
     """Queues one array by submitit's executor; returns its number. command: what Python runs, after -m."""
+    # Its own configuration of logging would close the handlers of every other library in this process.
+    os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 

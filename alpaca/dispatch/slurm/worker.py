@@ -96,6 +96,7 @@ class Task:
             os.environ.pop(name, None)
         os.environ[distributed.START] = f"{self.job}-{self.restart}"
         if self.tasks > 1:
+            os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
             os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")  # so that submitit knows where it is
             from submitit.helpers import TorchDistributedEnvironment
 
