@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 
-if __name__ == "__main__":
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to stop, Ctrl-C ends this without a word
 
 import functools
@@ -35,7 +35,8 @@ def expanded(overrides: tuple[str, ...], multirun: bool) -> Sweep:
 
 def go(overrides: list[str], multirun: bool) -> None:
     """Plans and runs; called by Hydra's job and by the sweeper in hydra_plugins/."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     told(lambda: launch(expanded(tuple(overrides), multirun), overrides))
 
 

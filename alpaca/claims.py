@@ -113,7 +113,9 @@ def _job() -> dict[str, Any]:
     """SLURM's name of the job that this process belongs to, and how often it was started again."""
     if "SLURM_JOB_ID" not in os.environ:
         return {}
-    return {"job": os.environ["SLURM_JOB_ID"], "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0"))}
+    element = f"{os.environ.get('SLURM_ARRAY_JOB_ID', '')}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return {"job": os.environ["SLURM_JOB_ID"], "element": element, "restart": restart}
 
 
 def _earlier_start(claimed: dict[str, Any]) -> bool:

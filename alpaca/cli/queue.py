@@ -32,6 +32,8 @@ def cancel(given: argparse.Namespace) -> int:
     with submit.alone(given.output_dir, tell):
         found = control.cancel(records.index(given.output_dir), submission)
     print(f"{len(found.jobs)} jobs cancelled; what is done is kept")
+    if found.others:
+        print("left to their users: " + ", ".join(f"{job.id} ({job.user})" for job in found.others))
     if found.kept:
         print(f"kept, since another sweep waits for it: {', '.join(sorted(set(found.kept)))}")
     return 0

@@ -50,7 +50,9 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     pages.write_hypothesis(session.output, found)
     freeze = functools.partial(prepare.freeze_stages, session)
     if on_slurm and not _is_done(session):
-        return enqueue.enqueue(session, found, freeze, out)
+        status = enqueue.enqueue(session, found, freeze, out)
+        if status or not _is_done(session):  # done: the last stage of another sweep ended while this waited its turn
+            return status
     freeze()
     outcome = _run_stages(session, out)
     prepare.verify_cached(session)

@@ -119,7 +119,7 @@ class Folder:
         folder.mkdir(parents=True, exist_ok=True)
         artifacts.write_json(folder / "stage.json", {"key": "p", "parents": {label: label for label in labels}})
         (folder / "report.html").write_text("<p>")
-        (folder / "_SUCCESS").write_text("{}")
+        (folder / "_SUCCESS").write_text(json.dumps({"key": "p"}))
         return folder
 
     def stopped(self, label: str, job: str, error: str) -> None:

@@ -49,7 +49,14 @@ def process(folder: Folder, *words: str, **more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "alpaca", *words, "--output-dir", str(folder.output)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **more}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder.root, env=env, text=True, stdout=pipe, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command, cwd=folder.root, env=env, text=True, stdout=pipe, stderr=subprocess.STDOUT, preexec_fn=_hear_ctrl_c
+    )
+
+
+def _hear_ctrl_c() -> None:
+    """As from a terminal: what a script starts in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def states_of(run: Run, *words: str) -> dict[str, str]:

@@ -184,6 +184,104 @@ def test_an_element_that_squeue_forgot_before_its_siblings_is_looked_up(folder: 
     assert "time limit" in found[0].reason
 
 
+def test_a_row_of_a_range_stands_for_its_own_elements_alone(folder: Folder) -> None:
+    labels = [f"train/{letter}-0{number}" for number, letter in enumerate("abcd")]
+    first = folder.submission(dict.fromkeys(labels, ()))
+    array = folder.queued(first, "101", *labels)
+    folder.says(array, 0, "RUNNING")
+    folder.rows.append(f"101|[1-2%1]|CANCELLED|None|0:00|{array.name}|me")
+    (folder.root / "rows").write_text("\n".join(folder.rows) + "\n")
+    folder.history += [f"101_[2-3%8]|{array.name}|CANCELLED|0|me", f"101_3|{array.name}|OUT_OF_MEMORY|00:01:00|me"]
+    (folder.root / "history").write_text("\n".join(folder.history) + "\n")
+    index = records.index(folder.output)
+    found = [each.state for each in states.states(first, index, states.observe(index, first.output))]
+    assert found == ["running", "cancelled", "cancelled", "failed"]
+
+
+def test_cancel_leaves_the_jobs_of_others_and_marks_only_its_own(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, queued = chain(folder)
+    waiting(folder, queued)
+    folder.rows = [row.replace("|me", "|you") if row.startswith("102|") else row for row in folder.rows]
+    folder.says(queued[0], 0, "RUNNING")
+    old = folder.submission({CURATE: ()})
+    monkeypatch.setattr(getpass, "getuser", lambda: "me")
+    with submit.alone(folder.output, print):
+        found = control.cancel(records.index(folder.output), first)
+    assert found.jobs == ["101_0", "103_0"]
+    assert [job.id for job in found.others] == ["102_0"]
+    assert records.cancelled(first.folder) == {"101_0", "103_0"}
+    assert not old.cancelled
+
+
+def test_one_refused_batch_does_not_keep_the_others(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, queued = chain(folder)
+    waiting(folder, queued)
+    monkeypatch.setattr(control, "AT_ONCE", 1)
+    folder.fails("scancel", "Access/permission denied")
+    with submit.alone(folder.output, print), pytest.raises(UserError, match="permission denied"):
+        control.cancel(records.index(folder.output), first)
+    assert len(folder.calls("scancel")) == 3
+
+
+def test_an_old_page_does_not_stand_for_the_one_that_is_frozen(folder: Folder) -> None:
+    first, queued = chain(folder)
+    folder.finish(*CHAIN)
+    page = folder.page(*CHAIN)
+    assert states.is_complete(first)
+    artifacts.write_json(page / "stage.json", artifacts.read_json(page / "stage.json") | {"key": "new"})
+    assert not states.is_complete(first)
+    assert queued[2].name in states.wanted(records.index(folder.output), folder.output)
+
+
+def test_plans_ask_slurm_no_more_often_than_others(folder: Folder) -> None:
+    first, queued = chain(folder)
+    waiting(folder, queued)
+    for _ in range(3):
+        states.observe(records.index(folder.output), first.output, history=False)
+    assert len(folder.calls("squeue")) == 1
+
+
+def test_what_waits_in_another_sweep_is_taken_back_by_its_own_setting(folder: Folder) -> None:
+    first = folder.submission({TRAIN: ()})
+    own = folder.queued(first, "101", TRAIN)
+    other = folder.submission({TRAIN: (), RESPOND: (TRAIN,)}, "other")
+    path = other.folder / "submission.json"
+    record = artifacts.read_json(path)
+    artifacts.write_json(path, record | {"cluster": record["cluster"] | {"kill_on_invalid_dep": False}})
+    folder.queued(other, "201", RESPOND)
+    assert control.reap_after(own.path, TRAIN, "101_0") == ["201_0"]
+
+
+def test_a_launch_without_a_page_that_only_waits_is_recorded_once(folder: Folder) -> None:
+    first, queued = chain(folder)
+    waiting(folder, queued)
+    draft = another(first, "other")
+    draft.report = {}
+    for _ in range(2):
+        assert submitted(folder, draft).queued == []
+    index = records.index(folder.output)
+    assert [item.name for item in index.submissions] == [NAME, "other"]
+    with submit.alone(folder.output, print):
+        assert control.cancel(index, first).kept == [TRAIN, RESPOND, SCORE]
+
+
+def test_a_number_that_cannot_be_written_down_is_found_later(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = chain(folder)
+
+    def full(array: object, job: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_job", full)
+        with pytest.raises(UnclearError, match="may be queued or not"):
+            submitted(folder, another(first, "other"))
+    element = records.index(folder.output).latest[TRAIN]
+    folder.says(element.array, 0, "PENDING", "Priority")
+    assert submitted(folder, another(first, "other")).adopted == 1
+
+
 @pytest.mark.parametrize("squeue", [True, False])
 def test_an_array_that_was_cancelled_as_a_whole_is_not_lost(folder: Folder, squeue: bool) -> None:
     first = folder.submission({"train/a-01": (), "train/b-02": ()})

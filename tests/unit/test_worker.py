@@ -267,7 +267,7 @@ def test_after_a_mere_sigterm_only_a_running_job_is_queued_again(
     in_the_middle(job, "train", process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 75
-    expected = ["squeue --noheader --jobs=123_4 --format=%T", "scontrol requeue 123_4"]
+    expected = ["squeue --all --noheader --jobs=123_4 --format=%T", "scontrol requeue 123_4"]
     assert job.calls() == expected[:calls]
     assert ("CANCELLED" in job.word("train").get("error", "")) == (state == "CANCELLED")
     assert "a checkpoint of that step is saved" in job.log("train")

@@ -19,10 +19,13 @@ AT_ONCE = 500  # arguments of one scancel
 
 @dataclass(kw_only=True, slots=True)
 class Cancelled:
-    """What became of the jobs of a submission. kept: stages that another submission waits for."""
+    """What became of the jobs of a submission. kept: stages that another submission waits for.
+    others: jobs of other users.
+    """
 
     jobs: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    others: list[Job] = field(default_factory=list)
 
 
 def cancel(index: Index, submission: Submission) -> Cancelled:
@@ -31,22 +34,33 @@ def cancel(index: Index, submission: Submission) -> Cancelled:
     The caller holds the queue (`submit.alone`). UserError, with nothing marked, where SLURM does not answer.
     """
     output = submission.output
-    mine = {item.folder: item for item in index.submissions if item.name == submission.name}
+    named = {item.folder for item in index.submissions if item.name == submission.name}
     seen = observe(index, output)
     needed, found = _needed(index, submission.name, seen), Cancelled()
-    taken: dict[Path, list[str]] = {folder: [] for folder in mine}
+    taken: dict[Path, list[str]] = {}
     for array in index.arrays:
-        for job, labels in _live_units(array, seen):
-            if array.submission in mine:
-                shared = sorted(needed & set(labels))
-                found.kept += shared
-                taken[array.submission] += [] if shared else [job.id]
-    for folder, jobs in taken.items():
-        records.write_cancelled(mine[folder], jobs)
-        found.jobs += jobs
-    _scancel(found.jobs)
-    queue.forget(output)
+        for job, labels in _live_units(array, seen) if array.submission in named else ():
+            shared = sorted(needed & set(labels))
+            found.kept += shared
+            if not shared and _is_mine(job):
+                taken.setdefault(array.submission, []).append(job.id)
+            found.others += [] if shared or _is_mine(job) else [job]
+    try:
+        for folder, jobs in taken.items():
+            records.write_cancelled(folder, jobs)
+            _scancel(jobs)
+            found.jobs += jobs
+        if not taken:
+            records.write_cancelled(submission.folder, [])
+    finally:
+        queue.forget(output)
     return found
+
+
+def _is_mine(job: Job) -> bool:
+    """Whether this user may cancel it; a cluster may hide whose it is."""
+    me = getpass.getuser()
+    return job.user in ("", me) or me == "root"
 
 
 def observe(index: Index, output: Path) -> Queue:
@@ -66,9 +80,11 @@ def _live_units(array: Queued, seen: Queue) -> Iterator[tuple[Job, list[str]]]:
 
 
 def _needed(index: Index, name: str, seen: Queue) -> set[str]:
-    """Unfinished stages of other submissions that have a job: at least the page, behind what others do."""
+    """Unfinished stages of other submissions that have a job (at least a page behind what others do) or never had one."""
     alive = {array.submission for array in index.arrays if any(True for _ in _live_units(array, seen))}
-    others = [item for item in index.submissions if item.name != name and item.folder in alive]
+    jobless = {item.folder for item in index.submissions if not item.page and not item.cancelled}
+    jobless -= {array.submission for array in index.arrays}
+    others = [item for item in index.submissions if item.name != name and item.folder in alive | jobless]
     return {
         stage.label
         for item in others
@@ -82,9 +98,9 @@ def reap(index: Index, output: Path) -> tuple[list[Job], list[Job]]:
 
     Returns those that were cancelled, and those that only their own user can cancel.
     """
-    seen, me = observe(index, output), getpass.getuser()
+    seen = observe(index, output)
     doomed = [job for job in seen.jobs.values() if job.never]
-    mine = [job for job in doomed if job.user in ("", me) or me == "root"]
+    mine = [job for job in doomed if _is_mine(job)]
     _scancel([job.id for job in mine])
     if mine:
         queue.forget(output)
@@ -113,18 +129,23 @@ def reap_after(array_file: Path, label: str, own: str) -> list[str]:
 
     For the worker of that stage, whose own job ends by itself: best effort, whoever else needs them queues them again.
     """
-    submission = records.load(array_file.parents[1])
-    if submission.cluster.kill_on_invalid_dep:
-        return []
-    index = records.index(submission.output)
-    elements = [index.latest[name] for name in descendants(submission, label) if name in index.latest]
-    jobs = sorted({element.job for element in elements if element.job} - {own})
+    index = records.index(array_file.parents[3])
+    names = {name for item in index.submissions for name in descendants(item, label)}
+    elements = [index.latest[name] for name in sorted(names) if name in index.latest]
+    kills = {item.folder: item.cluster.kill_on_invalid_dep for item in index.submissions}
+    left = {element.job for element in elements if element.job and not kills[element.array.submission]}
+    jobs = sorted(left - {own})
     _scancel(jobs)
     return jobs
 
 
 def _scancel(jobs: Iterable[str]) -> None:
     """Jobs that ended meanwhile are no error."""
-    listed = list(jobs)
+    listed, refused = list(jobs), list[UserError]()
     for start in range(0, len(listed), AT_ONCE):
-        queue.call(["scancel", "--quiet", *listed[start : start + AT_ONCE]])
+        try:
+            queue.call(["scancel", "--quiet", *listed[start : start + AT_ONCE]])
+        except UserError as error:  # the other batches are cancelled all the same
+            refused.append(error)
+    if refused:
+        raise refused[0]

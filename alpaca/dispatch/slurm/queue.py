@@ -7,9 +7,10 @@ what decides about new jobs (`fresh`) asks anew.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -92,7 +93,7 @@ def look(output: Path, wanted: Wanted, *, fresh: bool = False, history: bool = T
     path = output / FOLDER / ".seen.json"
     if not wanted:
         return Queue(asked=time.time())
-    known = None if fresh else _cached(path, wanted)
+    known = None if fresh else _cached(path, wanted, history)
     if known is not None:
         return known
     queue = _ask_squeue(wanted)
@@ -113,12 +114,12 @@ def forget(output: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _cached(path: Path, names: Collection[str]) -> Queue | None:
+def _cached(path: Path, names: Collection[str], history: bool) -> Queue | None:
     for read in (lambda: read_json(path), lambda: _heard[path]):
         with suppress(OSError, AlpacaError, KeyError, TypeError):
             found = read()
             recent = 0 <= time.time() - found["asked"] < PAUSE_SECONDS
-            if recent and found["history"] and set(names) <= set(found["names"]):
+            if recent and (found["history"] or not history) and set(names) <= set(found["names"]):
                 jobs = {name: Job(**job) for name, job in found["jobs"].items()}
                 told = {name: found[name] for name in ("asked", "error", "remedy", "unaccounted")}
                 return Queue(jobs=jobs, **told)
@@ -141,23 +142,41 @@ def _ask_squeue(wanted: Wanted) -> Queue:
     queue = Queue(asked=time.time())
     form = "%F|%K|%T|%r|%M|%j|%u"
     try:
-        lines = call(["squeue", "--noheader", "--array", "--states=all", f"--format={form}", *_chosen(wanted)])
+        lines = call(["squeue", "--all", "--noheader", "--array", "--states=all", f"--format={form}", *_chosen(wanted)])
     except UserError as error:
         queue.error, queue.remedy = error.what, error.remedy
         return queue
-    for number, element, state, reason, used, name, user in _rows(lines, 7):
-        job = Job(id=f"{number}_{element}", name=name, state=state, reason=reason, seconds=seconds(used), user=user)
-        for each in _elements(job, wanted):
-            queue.jobs[each.id] = each
+    told = [
+        Job(id=f"{number}_{element}", name=name, state=state, reason=reason, seconds=seconds(used), user=user)
+        for number, element, state, reason, used, name, user in _rows(lines, 7)
+    ]
+    _take(queue, told, wanted)
     return queue
 
 
-def _elements(job: Job, wanted: Wanted) -> list[Job]:
-    """The job, if anybody asked for it; an array that was cancelled before it was split up stands for its elements."""
-    number, _, element = job.id.partition("_")
-    if element.isdecimal():
-        return [job] if job.name in wanted else []
-    return [replace(job, id=f"{number}_{index}") for index in wanted.get(job.name, ())]
+def _take(queue: Queue, told: Sequence[Job], wanted: Wanted) -> None:
+    """Adds those that somebody asked for and nobody told of yet.
+
+    An array that was cancelled before it was split up is one row, "7_[1-3%8]" or "7_N/A", and stands for those of its
+    elements that have no row of their own.
+    """
+    known = [job for job in told if job.name in wanted]
+    single = {job.id: job for job in known if job.id.rpartition("_")[2].isdecimal()}
+    queue.jobs = {**single, **queue.jobs}
+    for job in known:
+        if job.id not in single:
+            number, _, text = job.id.partition("_")
+            for index in _indices(text, wanted[job.name]):
+                queue.jobs.setdefault(f"{number}_{index}", replace(job, id=f"{number}_{index}"))
+
+
+def _indices(text: str, wanted: Collection[int]) -> list[int]:
+    """Those of "[1-3,7%8]" that are wanted; all of them where no range is told."""
+    ranges = re.findall(r"(\d+)(?:-(\d+))?", text.partition("%")[0])
+    if not ranges:
+        return sorted(wanted)
+    inside = [range(int(low), int(high or low) + 1) for low, high in ranges]
+    return sorted(index for index in wanted if any(index in each for each in inside))
 
 
 def _ask_sacct(queue: Queue, wanted: Wanted) -> None:
@@ -169,10 +188,11 @@ def _ask_sacct(queue: Queue, wanted: Wanted) -> None:
     except UserError as error:
         queue.unaccounted = error.what
         return
-    for ident, name, state, used, user in _rows(lines, 5):
-        word = state.partition(" ")[0]  # "CANCELLED by 0"
-        for job in _elements(Job(id=ident, name=name, state=word, seconds=seconds(used), user=user), wanted):
-            queue.jobs.setdefault(job.id, job)
+    told = [
+        Job(id=ident, name=name, state=state.partition(" ")[0], seconds=seconds(used), user=user)  # "CANCELLED by 0"
+        for ident, name, state, used, user in _rows(lines, 5)
+    ]
+    _take(queue, told, wanted)
 
 
 def _rows(lines: str, columns: int) -> Iterator[list[str]]:

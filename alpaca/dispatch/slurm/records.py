@@ -145,7 +145,8 @@ def index(output: Path) -> Index:
     """Everything that was ever queued in this output folder."""
     found = Index()
     folders = [path.parent for path in (output / FOLDER).glob("*/submission.json")]
-    found.submissions = sorted((load(folder) for folder in folders), key=lambda item: (item.created, item.folder.name))
+    known = [submission for folder in folders if (submission := _loaded(folder))]
+    found.submissions = sorted(known, key=lambda item: (item.created, item.folder.name))
     for submission in found.submissions:
         for array in arrays_of(submission.folder):
             found.arrays.append(array)
@@ -155,10 +156,21 @@ def index(output: Path) -> Index:
     return found
 
 
+def _loaded(folder: Path) -> Submission | None:
+    """A submission, or nothing where its command has just given it up."""
+    try:
+        return load(folder)
+    except FileNotFoundError:
+        return None
+
+
 def arrays_of(folder: Path) -> Iterator[Queued]:
     """The arrays of one submission in the order in which they were queued, but for those sbatch refused."""
     for path in sorted((folder / "arrays").glob("*.json")):
-        record, job = read_json(path), path.with_suffix(".job")
+        try:
+            record, job = read_json(path), path.with_suffix(".job")
+        except FileNotFoundError:  # sbatch has just refused it
+            continue
         units = {int(number): labels for number, labels in record["units"].items()}
         name, known = record["name"], job.read_text().strip() if job.exists() else None
         follows = record.get("follows", [])
@@ -198,9 +210,9 @@ def cancelled(submission: Path) -> set[str]:
     return set(path.read_text().split()) if path.exists() else set()
 
 
-def write_cancelled(submission: Submission, jobs: Iterable[str]) -> None:
+def write_cancelled(submission: Path, jobs: Iterable[str]) -> None:
     """Before they are cancelled: a job that is just being saved must not queue itself again."""
-    with (submission.folder / "cancelled").open("a") as file:
+    with (submission / "cancelled").open("a") as file:
         file.writelines(f"{job}\n" for job in jobs)
 
 

@@ -87,10 +87,11 @@ def is_complete(submission: Submission) -> bool:
 def page_stands(submission: Submission) -> bool:
     """Whether the page shows every stage that is done: after a retry the earlier one is there first."""
     folder = submission.output / submission.page
-    if not artifacts.is_finished(folder):
-        return False
     with suppress(OSError, AlpacaError, KeyError):
-        shown = set(artifacts.read_json(folder / "stage.json")["parents"])
+        found = artifacts.read_json(folder / "stage.json")
+        if not artifacts.finished_as(folder, found["key"]):  # none yet, or the one that is there is being made anew
+            return False
+        shown = set(found["parents"])
         labels = submission.report.get("labels", [])
         return shown >= {label for label in labels if artifacts.is_finished(submission.output / label)}
     return False
@@ -145,7 +146,7 @@ def _state(
     if job is not None and job.live and element is not None:
         return _alive(stage, folder, element, job, output)
     owner = claims.holder(folder) if folder.exists() else None
-    if owner and not (job and "job" in owner):  # a job that SLURM has ended beats no more, however fresh its claim is
+    if owner and not (job and owner.get("element") == job.id):  # SLURM has ended it, however fresh its claim is
         where = f"process {owner.get('pid')} on {owner.get('host')}"
         return StageState(stage=stage, state=RUNNING, reason=where, progress=_progress(folder))
     return _ended(stage, folder, element, job, before, queue)

@@ -98,7 +98,7 @@ def submit(
     todo = _closed([stage for stage in unfinished if stage.label not in living and wanted(stage)], living, output)
     outcome = Outcome(adopted=len(living), finished=len(draft.stages) - len(unfinished))
     outcome.again = [stage.label for stage in todo if artifacts.stopped(output / stage.label)]
-    if todo or (living and draft.page and not _page_waits(index, seen, draft, living)):
+    if todo or (living and not _page_waits(index, seen, draft, living)):
         control.discard_doomed(index, seen, {stage.label for stage in todo})
         newest = index.submissions[-1].created if index.submissions else ""
         _queue(records.create(output, draft, newest), todo, living, outcome, claim)
@@ -106,7 +106,12 @@ def submit(
 
 
 def _page_waits(index: Index, seen: Queue, draft: Draft, living: dict[str, Element]) -> bool:
-    """Whether a page of just these stages is queued behind all that are on their way."""
+    """Whether a page of just these stages is queued behind all that are on their way.
+
+    A launch that makes no page is recorded all the same, so that `status` finds it; once is enough.
+    """
+    if not draft.page:
+        return any(item.name == draft.name and item.stages == draft.stages for item in index.submissions)
     element = index.latest.get(draft.page)
     job = seen.jobs.get(element.job) if element and element.job else None
     if element is None or job is None or not job.live:
@@ -236,6 +241,12 @@ def _call(
     except UserError:
         record.path.unlink(missing_ok=True)
         raise
+    except OSError as error:  # of the batch script, or of the number that SLURM gave
+        raise UnclearError(
+            what=f"the jobs of kind {record.kind} may be queued or not: {error}",
+            where=str(submission.folder),
+            remedy="mend that, then give the same command again: it finds them by their name, or queues them",
+        ) from error
 
 
 def sbatch(submission: Submission, record: Queued, asked: Asked, dependency: str, command: str) -> str:

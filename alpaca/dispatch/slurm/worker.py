@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alpaca import artifacts
+from alpaca import artifacts, claims
 from alpaca.errors import AlpacaError, PreemptedError, UserError
 from alpaca.runtime import distributed, provenance, signals
 
@@ -53,7 +53,7 @@ def main() -> None:
     except AlpacaError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         status = error.exit_status
-    except OSError as error:  # a full disk, a folder of somebody else
+    except OSError as error:  # its array's record cannot be read
         print(f"error: {error}", file=sys.stderr, flush=True)
         status = UserError.exit_status
     raise SystemExit(status)
@@ -137,7 +137,16 @@ class Worker:
 
     def run(self) -> int:
         """All stages in order up to the first failure; the exit status."""
-        return next((status for label in self.labels if (status := self._stage(self.output / label))), 0)
+        return next((status for label in self.labels if (status := self._guarded(self.output / label))), 0)
+
+    def _guarded(self, folder: Path) -> int:
+        try:
+            return self._stage(folder)
+        except OSError as error:  # a full disk, a folder of somebody else
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            if self.task.rank == 0:
+                self._reap(folder)
+            return UserError.exit_status
 
     def _stage(self, folder: Path) -> int:
         if self.task.rank and folder.parent.name != "train":
@@ -259,7 +268,7 @@ class Worker:
             return self._too_often()
         if "SIGUSR2" not in self.warnings.all:
             # Preemption, cancellation and time limit send the same SIGTERM; only the first leaves the job running.
-            state, problem = _slurm("squeue", "--noheader", f"--jobs={self.task.job}", "--format=%T")
+            state, problem = _slurm("squeue", "--all", "--noheader", f"--jobs={self.task.job}", "--format=%T")
             if state != "RUNNING":
                 return f"stopped by SIGTERM and not queued again: SLURM says {state or problem or 'nothing'} of the job"
         left = self.max_requeues - self.task.restart - 1
@@ -278,6 +287,8 @@ class Worker:
 
     def _failed(self, folder: Path, start: int, status: int) -> int:
         """Leaves word of a failure; the exit status."""
+        if self.task.rank == 0 and claims.holder(folder):  # another start took over, so this one has nothing to say
+            return status
         if self.task.rank == 0:
             if self.task.tasks > 1:
                 told = f"error: {OTHER_RANK} "
