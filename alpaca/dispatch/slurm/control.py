@@ -80,7 +80,7 @@ def _live_units(array: Queued, seen: Queue) -> Iterator[tuple[Job, list[str]]]:
 
 
 def _needed(index: Index, name: str, seen: Queue) -> set[str]:
-    """Unfinished stages of other submissions that have a job (at least a page behind what others do) or never had one."""
+    """Unfinished stages of other submissions that have a job (at least a page behind others) or never had one."""
     alive = {array.submission for array in index.arrays if any(True for _ in _live_units(array, seen))}
     jobless = {item.folder for item in index.submissions if not item.page and not item.cancelled}
     jobless -= {array.submission for array in index.arrays}
