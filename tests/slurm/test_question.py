@@ -16,7 +16,7 @@ from tests.slurm.cluster import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 CLUSTER = {"grace": 15}
-SWEEP = ["sweep=data_size", "data_gen.num_examples=4000", "train.budget=40 steps", "eval.embedded.size=60"]
+SWEEP = ["sweep=data_size", "data_gen.num_examples=4000", "train.budget=100 steps", "eval.embedded.size=60"]
 ON_SLURM = ["cluster.partition=low", "cluster.max_requeues=10", "train.checkpoint_seconds=1"]
 
 
@@ -30,7 +30,7 @@ class Disturbed:
 
     def strike(self, blow: Callable[[str], object]) -> str:
         """Disturbs a training in its middle that was not disturbed before; its label."""
-        sweeps.wait(self._in_the_middle, 240, "a training is in its middle")
+        sweeps.wait(self._in_the_middle, 400, lambda: f"{self.struck} {sweeps.known_states(self.output)}")
         label = self._in_the_middle()[0]
         self.struck.append(label)
         self.lost |= self._running()
