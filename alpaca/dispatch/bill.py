@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from alpaca import artifacts
+from alpaca.config import TinyModel
 from alpaca.dispatch import asking, forecast, training
 from alpaca.dispatch.prepare import Session
 from alpaca.errors import UserError
+from alpaca.sweep.question import Limit
 from alpaca.teachers import prices
 
 ORIGINAL = "the original's recipe: about $500 of teacher and $100 of GPUs"
@@ -32,7 +34,7 @@ class Bill:
     cpu_seconds: float = 0.0
     """Of training on this machine's processor, one process after the other."""
     untimed: list[str] = field(default_factory=list)
-    """Trainings whose time is not known."""
+    """Trainings on GPUs, or on nobody knows what, whose time is not known."""
     unforecast: int = 0
     """Stages that answer with a model on a GPU."""
     measured: bool = False
@@ -59,13 +61,13 @@ class Bill:
             lines.append(f"together about ${self.usd:,.2f} (a guess); {ORIGINAL}")
         return lines
 
-    def beyond(self, max_usd: float | None, max_tokens: int | None) -> Iterator[UserError]:
-        """Limits of a question that the guess is above."""
+    def beyond(self, limit: Limit) -> Iterator[UserError]:
+        """What the guess is above, and what cannot be held against a limit of money."""
+        max_usd, max_tokens = limit.max_usd, limit.max_tokens
         if max_usd is not None and self.usd > max_usd:
             yield _beyond(f"a guess of ${self.usd:,.2f} is above the limit of ${max_usd:,.2f}", "spend.max_usd")
-        elif max_usd is not None and (self.unpriced or self._unpriced_gpus):
-            unknown = _few([*self.unpriced, *self._unpriced_gpus])
-            yield _beyond(f"the price is not known of {unknown}", "spend.max_usd")
+        elif max_usd is not None and (unknown := [*self.unpriced, *self._unpriced_gpus, *self.untimed]):
+            yield _beyond(f"the price is not known of {_few(unknown)}", "spend.max_usd")
         if max_tokens is not None and self.tokens > max_tokens:
             text = f"a guess of {asking.short(self.tokens)} tokens is above the limit of {max_tokens:,}"
             yield _beyond(text, "spend.max_tokens")
@@ -103,6 +105,12 @@ def bill(session: Session) -> Bill:
     return found
 
 
+def over_limit(session: Session, limit: Limit) -> Iterator[UserError]:
+    """Why a plan must not start; without a limit nothing is forecast, which may take a measurement."""
+    if limit != Limit():
+        yield from bill(session).beyond(limit)
+
+
 def _add_teacher(found: Bill, session: Session, key: str) -> None:
     asked = asking.asked(session.plan.nodes[key], session.plan, session.output)
     if asked is None:
@@ -122,7 +130,7 @@ def _add_training(found: Bill, session: Session, key: str) -> None:
     expected = training.expected(node, plan, output, session.run.cluster.threads)
     seconds = before if before is not None else expected.seconds
     if seconds is None:
-        found.untimed.append(session.label(key))
+        found.untimed += [] if isinstance(node.config.model, TinyModel) else [session.label(key)]
         return
     found.measured |= before is not None
     if expected.gpu is None:

@@ -9,10 +9,9 @@ from dataclasses import replace
 from rich.markup import escape
 from rich.table import Table
 
-from alpaca.artifacts import is_finished
 from alpaca.dispatch import prepare
 from alpaca.dispatch.prepare import Session
-from alpaca.dispatch.slurm import records
+from alpaca.dispatch.slurm import enqueue, records
 from alpaca.dispatch.slurm import states as slurm
 from alpaca.sweep import Sweep
 from alpaca.sweep.points import seeds_in_words, values_in_words
@@ -166,17 +165,11 @@ def states(session: Session) -> dict[str, str]:
 
 
 def _queued(session: Session) -> set[str]:
-    """Stages that a live job has; SLURM is asked only where something was queued in this folder."""
+    """Stages that a job will do; SLURM is asked only where something was queued in this folder."""
     index = records.index(session.output)
-    labels = {session.label(key): key for key, folder in session.folders.items() if not is_finished(folder)}
     seen = slurm.observe(index, session.output, history=False)
-    found = set()
-    for label, key in labels.items():
-        element = index.latest.get(label)
-        job = seen.jobs.get(element.job) if element and element.job else None
-        if job is not None and job.live and not job.never:
-            found.add(key)
-    return found
+    living = slurm.live(index, seen, enqueue.stages_of(session), session.output)
+    return {key for key in session.folders if session.label(key) in living}
 
 
 def counted(found: dict[str, str]) -> str:

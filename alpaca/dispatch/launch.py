@@ -40,7 +40,7 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
             *resources.problems(run),
         )
     }
-    problems = [*lacks.values(), *bill.bill(session).beyond(sweep.spend.max_usd, sweep.spend.max_tokens)]
+    problems = [*lacks.values(), *bill.over_limit(session, sweep.spend)]
     if problems:
         raise ConfigurationErrors(problems)
     for text in (*_beyond_bounds(session), *without_effect(sweep, session)):
@@ -134,7 +134,7 @@ def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
     found = bill.bill(session)
     for text in found.told():
         out.print(f"cost: {text}", markup=False)
-    warnings.update(problem.text() for problem in found.beyond(sweep.spend.max_usd, sweep.spend.max_tokens))
+    warnings.update(problem.text() for problem in found.beyond(sweep.spend))
     for text in sorted(warnings):
         out.print(f"warning: {text}", markup=False)
 
@@ -174,16 +174,15 @@ def _report(found: dict[str, Any], session: Session, outcome: local.Outcome, out
 def page_record(sweep: Sweep, session: Session, overrides: Sequence[str]) -> dict[str, Any]:
     """What the page of this launch is made from (`pages.record`)."""
     labels = {key: session.label(key) for key in session.folders}
-    points = tracked.points(session, sweep)
     config = ReportConfig(
-        title=sweep.name if sweep.is_sweep else points[0].name,
+        title=sweep.name if sweep.is_sweep else session.points[0].name,
         question=sweep.question,
         command=command(overrides, sweep.is_sweep),
         metric=sweep.metric,
         factors=sweep.factors,
         controls=sweep.controls,
         notes=notes(sweep),
-        points=points,
+        points=list(session.points),
         hypothesis=sweep.hypothesis,
         directions=sweep.directions,
         baseline=sweep.baseline,

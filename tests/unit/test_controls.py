@@ -11,11 +11,12 @@ from rich.console import Console
 
 from alpaca import canonical, frozen
 from alpaca.config import Analysis, ReportConfig, Run
-from alpaca.dispatch import bill, briefing, launch, prepare
+from alpaca.dispatch import bill, briefing, launch, prepare, tracked
 from alpaca.errors import ConfigurationErrors
 from alpaca.statistics import Design, detectable_effect
 from alpaca.sweep import Sweep, expand
 from alpaca.sweep.amounts import amounts
+from alpaca.sweep.question import Limit
 from tests.unit.question_files import asked, problems
 
 SIZES = "factors: {data.size: [250, 1000]}\n"
@@ -267,8 +268,8 @@ def test_the_bill_counts_what_is_left_to_do(tmp_path: Path) -> None:
     assert first.gpu_hours.keys() == {"H100-80GB"}
     assert first.usd == pytest.approx(hours * first.prices.usd_per_hour["H100-80GB"])
     assert any("$500" in line for line in first.told())
-    assert not list(first.beyond(first.usd + 0.01, 0))
-    assert "is above the limit" in str(*first.beyond(first.usd / 2, None))
+    assert not list(first.beyond(Limit(max_usd=first.usd + 0.01, max_tokens=0)))
+    assert "is above the limit" in str(*first.beyond(Limit(max_usd=first.usd / 2)))
     train = next(folder for key, folder in session.folders.items() if session.plan.nodes[key].stage == "train")
     train.mkdir(parents=True)
     (train / "_SUCCESS").write_text("{}")
@@ -282,7 +283,24 @@ def test_a_gpu_without_a_price_has_none_made_up(tmp_path: Path) -> None:
     due = bill.bill(session)
     assert due.usd == 0
     assert any("price unknown" in line for line in due.told())
-    assert "V100-32GB" in str(*due.beyond(1000.0, None))
+    assert "V100-32GB" in str(*due.beyond(Limit(max_usd=1000.0)))
+
+
+def test_a_training_of_unknown_length_is_not_within_a_limit_of_money(tmp_path: Path) -> None:
+    words = ["model=llama7b", "fsdp=full_shard", "fsdp.gpu=H100-80GB", f"output_dir={tmp_path}"]
+    words += ["data_gen.hub=owner/name", "data_gen.revision=" + "0" * 40]
+    found = expand(tuple(words), multirun=False)
+    session = prepare.open_session(found.plan, found.runs[0], found.name)
+    due = bill.bill(session)
+    assert due.untimed
+    assert "train/" in str(*due.beyond(Limit(max_usd=1000.0)))
+
+
+def test_without_a_limit_nothing_is_forecast_before_a_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = expand((f"output_dir={tmp_path}",), multirun=False)
+    session = prepare.open_session(found.plan, found.runs[0], found.name)
+    monkeypatch.setattr(bill, "bill", lambda session: pytest.fail("forecast"))
+    assert list(bill.over_limit(session, found.spend)) == []
 
 
 def test_seeds_of_arms_stand_apart(tmp_path: Path) -> None:
@@ -328,6 +346,7 @@ def test_the_page_gets_what_the_question_says(tmp_path: Path, monkeypatch: pytes
     )
     found = asked(tmp_path, text, f"output_dir={tmp_path}")
     session = prepare.open_session(found.plan, found.runs[0], found.name)
+    session.points = tracked.points(session, found)
     config = launch.page_record(found, session, ["sweep=mine"])["config"]
     assert config["hypothesis"] == "h"
     assert config["baseline"] == {"data.size": 1000}
