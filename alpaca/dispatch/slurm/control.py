@@ -19,13 +19,13 @@ AT_ONCE = 500  # arguments of one scancel
 
 @dataclass(kw_only=True, slots=True)
 class Cancelled:
-    """What became of the jobs of a submission. kept: stages that another submission waits for.
-    others: jobs of other users.
-    """
+    """What became of the jobs of a submission."""
 
     jobs: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    """Stages that another submission waits for."""
     others: list[Job] = field(default_factory=list)
+    """Of other users, who alone can cancel them."""
 
 
 def cancel(index: Index, submission: Submission) -> Cancelled:
@@ -51,7 +51,8 @@ def cancel(index: Index, submission: Submission) -> Cancelled:
             _scancel(jobs)
             found.jobs += jobs
         if not taken:
-            records.write_cancelled(submission.folder, [])
+            with suppress(OSError):  # somebody else's
+                records.write_cancelled(submission.folder, [])
     finally:
         queue.forget(output)
     return found

@@ -247,7 +247,7 @@ def seconds(text: str) -> float | None:
         return None
 
 
-def setting(name: str) -> Any:
+def setting(name: str) -> str | None:
     """A value of slurm.conf as the controller tells it (`scontrol show config`), or None."""
     for line in call(["scontrol", "show", "config"]).splitlines():
         key, _, value = line.partition("=")

@@ -77,6 +77,8 @@ class Queued:
     job: str | None
     follows: list[str] = field(default_factory=list)
     """Of a page: the numbers of the arrays that it waits for."""
+    cancelled: frozenset[str] = frozenset()
+    """The elements of its submission that somebody took back."""
 
     @property
     def submission(self) -> Path:
@@ -96,6 +98,10 @@ class Element:
     def job(self) -> str | None:
         """SLURM's name for it, "123_4"."""
         return f"{self.array.job}_{self.index}" if self.array.job else None
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.job in self.array.cancelled
 
 
 @dataclass(kw_only=True, slots=True)
@@ -166,6 +172,7 @@ def _loaded(folder: Path) -> Submission | None:
 
 def arrays_of(folder: Path) -> Iterator[Queued]:
     """The arrays of one submission in the order in which they were queued, but for those sbatch refused."""
+    taken = cancelled(folder)
     for path in sorted((folder / "arrays").glob("*.json")):
         try:
             record, job = read_json(path), path.with_suffix(".job")
@@ -174,7 +181,9 @@ def arrays_of(folder: Path) -> Iterator[Queued]:
         units = {int(number): labels for number, labels in record["units"].items()}
         name, known = record["name"], job.read_text().strip() if job.exists() else None
         follows = record.get("follows", [])
-        yield Queued(path=path, name=name, kind=record["kind"], units=units, job=known, follows=follows)
+        yield Queued(
+            path=path, name=name, kind=record["kind"], units=units, job=known, follows=follows, cancelled=taken
+        )
 
 
 def write_array(submission: Submission, array: Array) -> Queued:
@@ -204,10 +213,10 @@ def write_job(array: Queued, job: str) -> None:
     array.job = job
 
 
-def cancelled(submission: Path) -> set[str]:
+def cancelled(submission: Path) -> frozenset[str]:
     """The elements of a submission that somebody took back, "123_4"."""
     path = submission / "cancelled"
-    return set(path.read_text().split()) if path.exists() else set()
+    return frozenset(path.read_text().split()) if path.exists() else frozenset()
 
 
 def write_cancelled(submission: Path, jobs: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from alpaca import artifacts, claims
 from alpaca.dispatch.slurm.graph import Stage
 from alpaca.dispatch.slurm.queue import Job, Queue, look
-from alpaca.dispatch.slurm.records import Element, Index, Queued, Submission, cancelled, write_job
+from alpaca.dispatch.slurm.records import Element, Index, Queued, Submission, write_job
 from alpaca.errors import AlpacaError, PreemptedError
 
 DONE, RUNNING, QUEUED, WAITING = "done", "running", "queued", "waiting"
@@ -21,7 +21,6 @@ UNKNOWN = "unknown"
 """Queued once, not finished, and SLURM cannot be asked."""
 ENDED = (FAILED, SKIPPED, CANCELLED, LOST, NOT_QUEUED)
 """States that nothing will change unless somebody queues the stage again."""
-
 
 HINTS = {
     "PartitionConfig": "no node of the partition has what was asked for (nodes, cpus, memory_gib, gpus)",
@@ -121,7 +120,7 @@ def live(index: Index, queue: Queue, stages: Iterable[Stage], output: Path) -> d
         job = queue.jobs.get(element.job) if element and element.job else None
         if element is None or job is None or not job.live or job.never or artifacts.is_finished(output / stage.label):
             continue
-        if job.id in cancelled(element.array.submission):  # it is being ended
+        if element.is_cancelled:  # it is being ended
             continue
         if all(parent in found or artifacts.is_finished(output / parent) for parent in stage.parents):
             found[stage.label] = element
@@ -154,7 +153,7 @@ def _state(
 
 def _alive(stage: Stage, folder: Path, element: Element, job: Job, output: Path) -> StageState:
     name = element.job or ""
-    if name in cancelled(element.array.submission):
+    if element.is_cancelled:
         return StageState(stage=stage, state=CANCELLED, job=name, reason="it is being ended")
     if job.never:
         return StageState(stage=stage, state=SKIPPED, job=name, reason="a stage before it failed (reap removes it)")
@@ -193,7 +192,7 @@ def _ended(
         return StageState(stage=stage, state=CANCELLED, job=name, seconds=job.seconds)
     if job is not None:
         return StageState(stage=stage, state=FAILED, job=name, reason=_verdict(job), seconds=job.seconds)
-    if element.job in cancelled(element.array.submission):
+    if element.is_cancelled:
         return StageState(stage=stage, state=CANCELLED, job=name)
     if queue.error:
         return StageState(stage=stage, state=UNKNOWN, job=name, reason="SLURM cannot be asked")

@@ -111,7 +111,8 @@ def _page_waits(index: Index, seen: Queue, draft: Draft, living: dict[str, Eleme
     A launch that makes no page is recorded all the same, so that `status` finds it; once is enough.
     """
     if not draft.page:
-        return any(item.name == draft.name and item.stages == draft.stages for item in index.submissions)
+        open_ones = (item for item in index.submissions if not item.cancelled)
+        return any((item.name, item.stages) == (draft.name, draft.stages) for item in open_ones)
     element = index.latest.get(draft.page)
     job = seen.jobs.get(element.job) if element and element.job else None
     if element is None or job is None or not job.live:
