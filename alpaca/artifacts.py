@@ -25,7 +25,7 @@ from alpaca.errors import ArtifactError
 
 RECORDS = {"stage.json", "provenance.json", "manifest.json", "_SUCCESS"}
 STOPPED = "stopped.json"
-BOOKKEEPING = RECORDS | {"log.txt", "progress.json", STOPPED, "work", "workspace.json"}
+BOOKKEEPING = RECORDS | {"log.txt", "progress.json", STOPPED, "work", "workspace.json", "answers.jsonl"}
 NOT_CONTENT = ("raw.jsonl", "failed.jsonl", "teacher.json", "profile/")
 """Payload that differs in every execution and that no child makes anything of: files, and folders ending in a slash."""
 KEY_DIGITS = 8
