@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alpaca import plan
 from alpaca.config import Point
 from alpaca.plan import Node
+from alpaca.records import is_number
 from alpaca.sweep import Sweep
 from alpaca.sweep.reading import as_text
 
@@ -51,7 +52,7 @@ def page(session: Session, sweep: Sweep) -> dict[str, Any]:
         "entity": session.run.tracker.entity,
         "group": _common(session)["group"],
         "factors": {name: f"factors.{field(name)}" for name in sweep.factors},
-        "numeric": [name for name in sweep.factors if all(_is_number(point.get(name)) for point in sweep.points)],
+        "numeric": [name for name in sweep.factors if all(is_number(point.get(name)) for point in sweep.points)],
         "metrics": sorted(scores, key=lambda name: name != first),
     }
     return {**_common(session), "kind": "workspace", "board": board}
@@ -92,10 +93,6 @@ def field(name: str) -> str:
 def plain(value: Any) -> Any:
     """A factor's value as a tracker takes it."""
     return value if value is None or isinstance(value, bool | int | float | str) else as_text(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def points(session: Session, sweep: Sweep) -> list[Point]:

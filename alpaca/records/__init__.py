@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from alpaca.errors import UserError
 from alpaca.records.reading import NotJson, decode, read_lines
@@ -60,6 +60,11 @@ class EvalItem:
 def is_well_formed(text: str) -> bool:
     """Whether a text can be written as UTF-8: it holds no half of a surrogate pair."""
     return _LONE_SURROGATE.search(text) is None
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether it is a number of JSON; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_text(value: object) -> bool:

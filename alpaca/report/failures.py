@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alpaca import artifacts
 from alpaca.report import wording
 from alpaca.report.folders import Library
 from alpaca.report.results import Outcome
 
-_STOPPED, _LOG = "stopped.json", "log.txt"
 _MOST_CHARACTERS = 600
 _ERROR = "error: "
 
@@ -41,23 +40,15 @@ def failures(outcomes: Sequence[Outcome], library: Library) -> list[Failure]:
 
 def _reason(folder: Path) -> str:
     """What a job left when it failed, else the last error of the stage's log."""
-    text = _left_by_job(folder) or _last_error(folder)
+    text = str(artifacts.stopped(folder).get("error") or "") or _last_error(folder)
     if text:
         return wording.shortened(" ".join(text.split()), _MOST_CHARACTERS)
     return "not finished; it left no error" if folder.is_dir() else "not started"
 
 
-def _left_by_job(folder: Path) -> str:
-    try:
-        found = json.loads((folder / _STOPPED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(found.get("error") or "") if isinstance(found, dict) else ""
-
-
 def _last_error(folder: Path) -> str:
     try:
-        lines = (folder / _LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     starts = [at for at, line in enumerate(lines) if line.startswith(_ERROR)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from alpaca.config import Point, ReportConfig
 from alpaca.errors import UserError
+from alpaca.records import is_number
 from alpaca.report import naming
 from alpaca.report.folders import Folder, Library
 from alpaca.statistics import (
@@ -167,7 +168,7 @@ def _axis(config: ReportConfig, levels: list[Level], factors: list[str]) -> str:
         return ""
     for key in [config.analysis.curve] if config.analysis.curve else factors:
         values = [level.factors.get(key) for level in levels]
-        if all(_is_number(value) for value in values) and len(set(values)) > 1:
+        if all(is_number(value) for value in values) and len(set(values)) > 1:
             return key
     return ""
 
@@ -204,7 +205,7 @@ def _read_scores(folder: Folder) -> dict[str, Scores]:
     rows = folder.rows_by_id("scores.jsonl").values()
     names = [name for name in folder.document("metrics.json") if name != "items"]
     families = {row["id"]: row.get("family") or "" for row in rows}
-    columns = {name: {row["id"]: float(row[name]) for row in rows if _is_number(row.get(name))} for name in names}
+    columns = {name: {row["id"]: float(row[name]) for row in rows if is_number(row.get(name))} for name in names}
     return {
         name: Scores(values=values, families=families, interval=mean_interval(list(values.values())))
         for name, values in columns.items()
@@ -269,10 +270,6 @@ def _shared_items(scores: Sequence[Scores]) -> list[str]:
     return [item for item in scores[0].values if all(item in one.values for one in scores)] if scores else []
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _rank(value: Any) -> float:
     """Numbers in their order; null means "all" where others are sizes, so it comes last; words keep theirs."""
-    return value if _is_number(value) else float("inf") if value is None else 0.0
+    return value if is_number(value) else float("inf") if value is None else 0.0

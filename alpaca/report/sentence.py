@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from alpaca.report import wording
 from alpaca.report.effects import Contrast, Contrasts, Findings, Interaction
 from alpaca.report.naming import ARM, BASELINE
@@ -66,14 +68,7 @@ def more_told(contrasts: Contrasts, row: Contrast) -> str:
 
 def _turned(interval: Interval) -> Interval:
     """The size of a loss."""
-    return Interval(
-        estimate=-interval.estimate,
-        low=-interval.high,
-        high=-interval.low,
-        n=interval.n,
-        method=interval.method,
-        level=interval.level,
-    )
+    return replace(interval, estimate=-interval.estimate, low=-interval.high, high=-interval.low)
 
 
 def _nothing_scored(results: Results) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alpaca.records import read_jsonl
+from alpaca.records import is_number, read_jsonl
 from alpaca.report.diff.sides import Chain, Stage, roles
 from alpaca.statistics import Interval, can_be_conclusive, change_interval
 
@@ -191,7 +191,7 @@ def metrics(one: Chain, other: Chain) -> list[Metric]:
 
 def _metric(evaluation: str, name: str, before: dict[str, Row], after: dict[str, Row]) -> Metric | None:
     values = [
-        {item: float(row[name]) for item, row in rows.items() if _is_number(row.get(name))} for rows in (before, after)
+        {item: float(row[name]) for item, row in rows.items() if is_number(row.get(name))} for rows in (before, after)
     ]
     if not all(values):
         return None
@@ -206,10 +206,6 @@ def _metric(evaluation: str, name: str, before: dict[str, Row], after: dict[str,
 
 def _mean(values: dict[str, float]) -> float:
     return sum(values.values()) / len(values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def answers(one: Chain, other: Chain) -> list[Answers]:
@@ -246,7 +242,7 @@ def _scores(one: Chain, other: Chain, role: str) -> dict[str, Pair]:
     found: dict[str, Pair] = {}
     for item in rows[0].keys() & rows[1].keys():
         for name, value in rows[0][item].items():
-            if name not in ("id", "family") and _is_number(value) and _is_number(rows[1][item].get(name)):
+            if name not in ("id", "family") and is_number(value) and is_number(rows[1][item].get(name)):
                 found[item] = (name, float(value), float(rows[1][item][name]))
                 break
     return found
