@@ -221,7 +221,7 @@ def page(output: Path, verdicts: list[Verdict], seconds: dict[str, float], pool_
     )
     output.mkdir(parents=True, exist_ok=True)
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    text = html.rendered("certificate.html", document=document, command="make validate", when=when)
+    text = html.rendered("card.html", document=document, report="", markdown="", made=f"Made by make validate, {when}.")
     html.write(output / "validation.html", text)
 
 
