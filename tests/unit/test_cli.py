@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from alpaca import artifacts
 from alpaca.cli.commands import main
 from alpaca.dispatch.slurm import queue, records
 from tests.conftest import ROOT
+from tests.unit.commands import Run, runner
 from tests.unit.slurm_folder import CHAIN, CURATE, NAME, RESPOND, SCORE, TRAIN, Folder, chain, waiting
 
 
@@ -28,20 +28,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     return found
 
 
-Run = Callable[..., tuple[int, str]]
-
-
 @pytest.fixture
 def run(folder: Folder, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`run("status", "--json")` -> exit status and what it printed, both streams."""
-
-    def found(*words: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([*words, "--output-dir", str(folder.output)])
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
-
-    return found
+    return runner(capsys, folder.output)
 
 
 def process(folder: Folder, *words: str, **more: str) -> subprocess.Popen[str]:

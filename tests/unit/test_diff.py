@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alpaca import artifacts
-from alpaca.cli.commands import main
 from alpaca.report.diff import compare, page, payload, settings, sides
 from tests.unit.chain_folders import Chains, example
-
-Run = Callable[..., tuple[int, str]]
+from tests.unit.commands import Run, runner
 
 
 @pytest.fixture
@@ -24,13 +21,7 @@ def chains(tmp_path: Path) -> Chains:
 
 @pytest.fixture
 def run(chains: Chains, capsys: pytest.CaptureFixture[str]) -> Run:
-    def found(*words: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["diff", *words, "--output-dir", str(chains.output)])
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
-
-    return found
+    return runner(capsys, chains.output, "diff")
 
 
 def as_json(run: Run, *words: str) -> dict[str, Any]:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from alpaca import artifacts, claims
 from alpaca.cli import gc
-from alpaca.cli.commands import main
 from alpaca.dispatch import garbage
 from alpaca.dispatch.slurm import records
 from tests.unit.chain_folders import Chains
+from tests.unit.commands import Run, runner
 from tests.unit.slurm_folder import CHAIN, CURATE, TRAIN, Folder, chain
-
-Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -37,10 +34,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         text = io.StringIO(f"{answer}\n")
         text.isatty = lambda: answer is not None  # type: ignore[method-assign]
         monkeypatch.setattr("sys.stdin", text)
-        with pytest.raises(SystemExit) as ended:
-            main(["gc", *words, "--output-dir", str(tmp_path / "outputs")])
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
+        return runner(capsys, tmp_path / "outputs", "gc")(*words)
 
     return found
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from alpaca.cli.commands import main
 from alpaca.dispatch import reproduce
 from tests.unit.chain_folders import PACKAGES, Chains
+from tests.unit.commands import Run, runner
 
 # What stands in for the frozen worker: writes two files and publishes them, as alpaca.jobs does.
 WORKER = """
@@ -34,9 +33,6 @@ FILES = {
     "metrics.json": '{"items": 4, "exact_match": 0.5}',
     "raw.jsonl": "{}\n",
 }
-Run = Callable[..., tuple[int, str]]
-
-
 @pytest.fixture
 def chains(tmp_path: Path) -> Chains:
     return Chains(output=tmp_path / "outputs")
@@ -44,13 +40,7 @@ def chains(tmp_path: Path) -> Chains:
 
 @pytest.fixture
 def run(chains: Chains, capsys: pytest.CaptureFixture[str]) -> Run:
-    def found(*words: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["reproduce", *words, "--output-dir", str(chains.output)])
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
-
-    return found
+    return runner(capsys, chains.output, "reproduce")
 
 
 def stage(chains: Chains, *, fails: bool = False, kind: str = "train", **second: str) -> str:
