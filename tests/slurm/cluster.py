@@ -48,7 +48,7 @@ class ClusterError(UserError):
 
 def default_root() -> Path:
     """Where `make slurm-up` keeps its cluster: one for each user."""
-    return Path(f"/tmp/alpaca-slurm-{os.getuid()}")
+    return Path(tempfile.gettempdir()) / f"alpaca-slurm-{os.getuid()}"
 
 
 def missing(*, dbd: bool) -> str:

@@ -522,7 +522,7 @@ def test_evolved_tasks_of_this_project_keep_its_licence(tmp_path):
 
 def test_a_file_that_is_used_instead_of_the_hub_has_neither_its_licence_nor_its_name(tmp_path):
     settings = {"way": "released", "teacher": {}, "pool": {"source_sha256": "1" * 64}}
-    mine = card_of(tmp_path, **settings, data_gen={"hub": DOLLY, "path": "/home/me/mine.jsonl", "revision": "main"})
+    mine = card_of(tmp_path, **settings, data_gen={"hub": DOLLY, "path": "/somewhere/mine.jsonl", "revision": "main"})
     assert "license" not in head_of(mine)
     assert "databricks" not in mine.lower()
     assert "| File | mine.jsonl |" in mine
