@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 
+from alpaca import artifacts
 from alpaca.config import ReportConfig
 from alpaca.dispatch import pages
 from alpaca.records import read_jsonl
@@ -67,6 +68,17 @@ def test_a_hypothesis_is_written_before_anything_runs_and_outlives_the_page(tmp_
     pages.write_hypothesis(tmp_path, record_of(config))
     assert path.read_bytes() == kept
     assert "Hypothesis More is better. (written down 2026-11-19 08:00 UTC, before the first result)" in text
+
+
+def test_another_hypothesis_does_not_make_a_finished_page_look_damaged(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=20)
+    config.hypothesis = "More is better."
+    folder = world.run(config)
+    artifacts.publish(folder, "k", {}, lambda: None)
+    config.hypothesis = "Less is better."
+    pages.write_hypothesis(tmp_path, record_of(config))
+    assert len(list(read_jsonl(folder / "answers.jsonl"))) == 2
+    artifacts.verify(folder, thorough=True)
 
 
 def test_a_hypothesis_that_comes_with_the_results_is_not_called_earlier(tmp_path):
