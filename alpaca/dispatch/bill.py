@@ -1,17 +1,16 @@
 """What a whole plan will cost: tokens of teachers and hours of GPUs, as guesses that are marked so, and in dollars.
 
-Only what is left to do counts. Answering and scoring on a GPU is not forecast, and the bill says so.
+Only what is left to do counts. Answering on a GPU is not forecast, and the bill says so.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from alpaca import artifacts
-from alpaca.config import TinyModel
-from alpaca.dispatch import asking, forecast, training
+from alpaca.dispatch import asking, expectation, training
+from alpaca.dispatch.expectation import Expectation
 from alpaca.dispatch.prepare import Session
 from alpaca.errors import UserError
 from alpaca.sweep.question import Limit
@@ -19,7 +18,6 @@ from alpaca.teachers import prices
 
 ORIGINAL = "the original's recipe: about $500 of teacher and $100 of GPUs"
 """Stanford Alpaca's release (2023): its data cost less than $500, its training less than $100."""
-HOUR = 3600.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,9 +28,11 @@ class Bill:
     teacher_usd: float = 0.0
     unpriced: list[str] = field(default_factory=list)
     """Stages that ask a teacher whose price nobody knows."""
-    gpu_hours: Counter[str] = field(default_factory=Counter)
+    gpu_hours: dict[str, float] = field(default_factory=dict)
     cpu_seconds: float = 0.0
-    """Of training on this machine's processor, one process after the other."""
+    """On processors, one process after the other: of training, and of other stages where such ran before."""
+    cpu_stages: int = 0
+    """That `cpu_seconds` counts."""
     untimed: list[str] = field(default_factory=list)
     """Trainings on GPUs, or on nobody knows what, whose time is not known."""
     unforecast: int = 0
@@ -90,18 +90,21 @@ class Bill:
             yield f"training: time not known of {_few(self.untimed)}"
 
     def _processor(self) -> Iterator[str]:
-        if self.cpu_seconds:
-            yield f"training: about {training.clock(self.cpu_seconds)} of this machine's processor, no money"
+        if self.cpu_stages:
+            whose = f"{self.cpu_stages} stage{'s' if self.cpu_stages > 1 else ''}"
+            yield f"processor: about {training.clock(self.cpu_seconds)} one after the other ({whose}), no money"
 
 
 def bill(session: Session) -> Bill:
     """The bill of a plan. Raises UserError for a file of prices that does not fit."""
     found = Bill(prices=prices.gpu_prices(session.run.spend.prices))
+    threads = session.run.cluster.threads
     for key, folder in session.folders.items():
         if not artifacts.is_finished(folder):
-            _add_teacher(found, session, key)
-            _add_training(found, session, key)
-            found.unforecast += session.plan.nodes[key].stage == "respond"
+            expected = expectation.expect(session.plan.nodes[key], session.plan, session.earlier, threads)
+            _add_teacher(found, session.label(key), expected)
+            _add_time(found, session, key, expected)
+            found.unforecast += expected.answers
     return found
 
 
@@ -111,32 +114,26 @@ def over_limit(session: Session, limit: Limit) -> Iterator[UserError]:
         yield from bill(session).beyond(limit)
 
 
-def _add_teacher(found: Bill, session: Session, key: str) -> None:
-    asked = asking.asked(session.plan.nodes[key], session.plan, session.output)
-    if asked is None:
+def _add_teacher(found: Bill, label: str, expected: Expectation) -> None:
+    if expected.tokens is None:
         return
-    found.tokens += asked.tokens
-    if asked.usd is None:
-        found.unpriced.append(session.label(key))
+    found.tokens += expected.tokens
+    if expected.teacher_usd is None:
+        found.unpriced.append(label)
     else:
-        found.teacher_usd += asked.usd
+        found.teacher_usd += expected.teacher_usd
 
 
-def _add_training(found: Bill, session: Session, key: str) -> None:
-    node, plan, output = session.plan.nodes[key], session.plan, session.output
-    if node.stage != "train":
-        return
-    before = forecast.seconds_before(node, plan, output)
-    expected = training.expected(node, plan, output, session.run.cluster.threads)
-    seconds = before if before is not None else expected.seconds
-    if seconds is None:
-        found.untimed += [] if isinstance(node.config.model, TinyModel) else [session.label(key)]
-        return
-    found.measured |= before is not None
-    if expected.gpu is None:
-        found.cpu_seconds += seconds
-    else:
-        found.gpu_hours[expected.gpu] += seconds * node.config.fsdp.world_size / HOUR
+def _add_time(found: Bill, session: Session, key: str, expected: Expectation) -> None:
+    node = session.plan.nodes[key]
+    found.measured |= expected.before
+    if expected.gpu_hours is not None and expected.gpu:
+        found.gpu_hours[expected.gpu] = found.gpu_hours.get(expected.gpu, 0.0) + expected.gpu_hours
+    elif expected.seconds is not None:
+        found.cpu_seconds += expected.seconds
+        found.cpu_stages += 1
+    elif node.stage == "train" and not expectation.is_tiny(node, session.plan):
+        found.untimed.append(session.label(key))
 
 
 def _beyond(what: str, where: str) -> UserError:

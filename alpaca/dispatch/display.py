@@ -49,7 +49,7 @@ def plan_table(session: Session, states: dict[str, str]) -> Table:
     for stage, folder, status, shared, key in rows if len(rows) <= MOST_ROWS else []:
         done = status == "cached"
         threads = session.run.cluster.threads
-        text = "nothing" if done else forecast.cost(session.plan.nodes[key], session.plan, session.output, threads)
+        text = "nothing" if done else forecast.cost(session.plan.nodes[key], session.plan, session.earlier, threads)
         table.add_row(
             stage, folder, f"[green]{status}[/]" if done else f"[yellow]{status}[/]", str(shared), escape(text)
         )

@@ -11,10 +11,12 @@ from typing import Any
 
 from alpaca import artifacts, claims, frozen
 from alpaca.config import Point, Run
-from alpaca.dispatch import tracked, training
+from alpaca.dispatch import expectation, tracked, training
+from alpaca.dispatch.earlier import Earlier
 from alpaca.errors import ArtifactError
 from alpaca.plan import Node, Plan
 from alpaca.runtime import provenance
+from alpaca.teachers import prices
 
 CACHED, RUNNING, PARTIAL, NEW = "cached", "running", "resumes", "to run"
 
@@ -31,8 +33,11 @@ class Session:
     """The first run, for the execution settings that all share (cluster, tracker, output_dir)."""
     group: str | None
     """Name of the sweep, for the tracker."""
+    earlier: Earlier
+    """What stages took in this output folder before."""
     points: Sequence[Point] = ()
     """Of the sweep, with the stages that each uses, for the tracker."""
+    gpu_prices: prices.GpuPrices | None = None
     code: Path | None = None
     git: dict[str, Any] | None = None
 
@@ -45,7 +50,7 @@ def open_session(plan: Plan, run: Run, group: str | None) -> Session:
     """The folders of a plan; nothing is written."""
     output = Path(run.output_dir).expanduser().resolve()
     folders = {key: artifacts.find_folder(output, node.stage, node.slug, key) for key, node in plan.nodes.items()}
-    return Session(plan=plan, output=output, folders=folders, run=run, group=group)
+    return Session(plan=plan, output=output, folders=folders, run=run, group=group, earlier=Earlier(output))
 
 
 def state(folder: Path) -> str:
@@ -108,9 +113,15 @@ def recorded(session: Session) -> dict[str, Any]:
 
 
 def _forecast(session: Session, node: Node) -> dict[str, Any]:
-    if node.stage != "train":
-        return {}
-    return {"forecast": training.recorded(node, session.plan, session.output, session.run.cluster.threads)}
+    """What the plan expects of a stage, for the page to hold against what it took."""
+    plan, threads = session.plan, session.run.cluster.threads
+    if session.gpu_prices is None:
+        session.gpu_prices = prices.gpu_prices(session.run.spend.prices)
+    expected = expectation.expect(node, plan, session.earlier, threads, may_measure=False)
+    found = expected.recorded(session.gpu_prices)
+    if node.stage == "train":
+        found |= training.recorded(node, plan, session.output, threads)
+    return {"forecast": found} if found else {}
 
 
 def freeze_stages(session: Session, keep: Collection[str] = ()) -> None:

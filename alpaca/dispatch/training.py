@@ -43,12 +43,12 @@ class Expected:
     gpu: str | None
 
 
-def expected(node: Node, plan: Plan, output: Path, threads: int) -> Expected:
-    """How long a training will take, and on what."""
+def expected(node: Node, plan: Plan, output: Path, threads: int, may_measure: bool = True) -> Expected:
+    """How long a training will take, and on what. may_measure: see `outlook`."""
     config: TrainConfig = node.config
     lengths = lengths_in(config, plan.nodes[node.parents["data"]], output)
     steps = steps_of(config, _examples(node, plan, output), lengths)
-    found = outlook(config, threads=threads, lengths=lengths)
+    found = outlook(config, threads=threads, lengths=lengths, may_measure=may_measure)
     if found is None:
         return Expected(seconds=None, gpu=None)
     seconds = None if steps is None or found.seconds is None else steps * found.seconds

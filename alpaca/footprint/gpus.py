@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import re
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
-PROC = Path("/proc/driver/nvidia/gpus")
+from alpaca.runtime import provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +66,7 @@ def of_driver(text: str) -> Gpu | None:
     return next((gpu for gpu in GPUS if all(word in parts for word in gpu.words)), None)
 
 
-@functools.cache
 def here() -> Gpu | None:
     """The first GPU of this machine, if its kind is in the table."""
-    text = _from_smi() or _from_proc()
+    text = provenance.gpu_name()
     return of_driver(text) if text else None
-
-
-def _from_smi() -> str:
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
-
-
-def _from_proc() -> str:
-    for file in sorted(PROC.glob("*/information")):
-        for line in file.read_text(errors="replace").splitlines():
-            if line.startswith("Model:"):
-                return line.partition(":")[2].strip()
-    return ""

@@ -137,6 +137,7 @@ def render(subject: Subject, library: Library) -> str:
     config, results, data_sets = subject.config, subject.results, subject.data_sets
     findings = subject.findings
     folders = library.of_points(config.points)
+    book = ledger.keep(folders)
     # One data set and nothing else: its card is the page.
     alone = subject.is_data_only and len(data_sets) == 1
     of_data = datacard.caveats(data_sets[0]) if alone else []
@@ -161,7 +162,9 @@ def render(subject: Subject, library: Library) -> str:
         pretraining=drawings.pretraining_drawing(folders),
         cards=cards.data_cards(results.outcomes),
         compared=cards.comparison(cards.compared(data_sets, results.outcomes)),
-        ledger=ledger.keep(folders),
+        ledger=book,
+        cost=ledger.by_stage(book),
+        money=ledger.money(book),
         failures=subject.failures,
         history=subject.history,
         foretold=_foretold(subject.history, folders),

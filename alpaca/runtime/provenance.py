@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -13,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+PROC = Path("/proc/driver/nvidia/gpus")
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
 
@@ -44,6 +46,7 @@ def hardware() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gib": round(memory_bytes() / 2**30, 1),
         "gpus": gpu_count(),
+        "gpu": gpu_name() if gpu_count() else None,
         "system": platform.platform(),
     }
 
@@ -62,6 +65,29 @@ def gpu_count() -> int:
     named = [part.strip() for part in visible.split(",")]
     shown = named[: named.index("-1")] if "-1" in named else named  # CUDA ignores what follows -1
     return min(devices, len([part for part in shown if part]))
+
+
+@functools.cache
+def gpu_name() -> str:
+    """What the driver calls the first GPU of this machine; "" without one."""
+    return _from_smi() or _from_proc()
+
+
+def _from_smi() -> str:
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
+
+
+def _from_proc() -> str:
+    for file in sorted(PROC.glob("*/information")):
+        for line in file.read_text(errors="replace").splitlines():
+            if line.startswith("Model:"):
+                return line.partition(":")[2].strip()
+    return ""
 
 
 def snapshot(output: Path) -> Path:

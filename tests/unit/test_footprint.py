@@ -16,6 +16,7 @@ from alpaca.config import HubModel, Precision, Run, Train
 from alpaca.footprint import GIB, Lengths, Settings, Shape, fullest, gpus, memory, shape_of, speed, step
 from alpaca.footprint.memory import saved
 from alpaca.footprint.work import distinct
+from alpaca.runtime import provenance
 from alpaca.stages.train import batches, packing
 from alpaca.stages.train.objective import Objective
 from alpaca.stages.train.tokens import Row
@@ -380,15 +381,15 @@ def test_what_gpus_can_multiply_in() -> None:
 
 
 def test_the_driver_is_asked_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus, "_from_smi", lambda: "")
-    monkeypatch.setattr(gpus, "PROC", tmp_path)
-    gpus.here.cache_clear()
+    monkeypatch.setattr(provenance, "_from_smi", lambda: "")
+    monkeypatch.setattr(provenance, "PROC", tmp_path)
+    provenance.gpu_name.cache_clear()
     assert gpus.here() is None
     (tmp_path / "0000:01:00.0").mkdir()
     (tmp_path / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA H200\nIRQ: 1\n")
-    gpus.here.cache_clear()
+    provenance.gpu_name.cache_clear()
     found = gpus.here()
-    gpus.here.cache_clear()
+    provenance.gpu_name.cache_clear()
     assert found is not None
     assert found.name == "H200"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from alpaca import plan, sweep
 from alpaca.artifacts import find_folder
 from alpaca.dispatch import asking, forecast, launch, prepare, training
+from alpaca.dispatch.earlier import Earlier
 from alpaca.footprint import gpus, speed
 from alpaca.runtime import provenance
 
@@ -85,7 +87,7 @@ def told(*overrides: str) -> str:
     """The plan's line for training."""
     graph = plan.build(sweep.expand(list(overrides), multirun=False).runs)
     (node,) = [node for node in graph.nodes.values() if node.stage == "train"]
-    return forecast.cost(node, graph, Path("nowhere"))
+    return forecast.cost(node, graph, Earlier(Path("nowhere")))
 
 
 @pytest.fixture
@@ -228,3 +230,47 @@ def test_the_forecast_that_is_kept_for_the_report(monkeypatch: pytest.MonkeyPatc
     assert set(kept()) == {"peak_memory_gib"}
     monkeypatch.setattr(speed, "cached_rates", speed.rates)
     assert set(kept("precision=bf16")) == {"peak_memory_gib"}
+
+
+def place(output: Path, graph: plan.Plan, key: str) -> Path:
+    return find_folder(output, graph.nodes[key].stage, graph.nodes[key].slug, key)
+
+
+def finished(output: Path, graph: plan.Plan, key: str, seconds: float) -> None:
+    """A stage of a plan as if it had run."""
+    node, folder = graph.nodes[key], place(output, graph, key)
+    folder.mkdir(parents=True, exist_ok=True)  # seeds share a base model
+    places = {role: place(output, graph, one).relative_to(output).as_posix() for role, one in node.parents.items()}
+    settings = {"stage": node.stage, "name": node.slug, "key": key, "config": asdict(node.config), "parents": places}
+    (folder / "stage.json").write_text(json.dumps(settings, default=str))
+    (folder / "provenance.json").write_text(json.dumps({"seconds": seconds}))
+    (folder / "_SUCCESS").write_text("")
+
+
+def planned(*overrides: str) -> tuple[plan.Plan, str]:
+    """A plan and the key of its training."""
+    graph = plan.build(sweep.expand(list(overrides), multirun=False).runs)
+    return graph, graph.runs[0]["train"]
+
+
+def test_equal_trainings_that_ran_before_say_how_long_one_takes(tmp_path: Path) -> None:
+    for seed, seconds in ((1, 10.0), (2, 30.0), (3, 12.0)):
+        graph, _ = planned(f"seed={seed}")
+        for key in graph.nodes:
+            finished(tmp_path, graph, key, seconds)
+    graph, key = planned("seed=4")
+    assert Earlier(tmp_path).seconds(graph.nodes[key], graph) == 12.0
+    graph, key = planned("seed=4", "data.size=100")  # as many steps
+    assert Earlier(tmp_path).seconds(graph.nodes[key], graph) == 12.0
+    graph, key = planned("seed=4", "train.budget=7 steps")
+    assert Earlier(tmp_path).seconds(graph.nodes[key], graph) is None
+
+
+def test_epochs_of_another_data_size_are_another_training(tmp_path: Path) -> None:
+    graph, _ = planned("train.budget=3 epochs", "data.size=200")
+    for key in graph.nodes:
+        finished(tmp_path, graph, key, 10.0)
+    graph, key = planned("train.budget=3 epochs", "data.size=200", "seed=4")
+    assert Earlier(tmp_path).seconds(graph.nodes[key], graph) == 10.0
+    graph, key = planned("train.budget=3 epochs", "data.size=400")
+    assert Earlier(tmp_path).seconds(graph.nodes[key], graph) is None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 from alpaca import artifacts
 from alpaca.config import ReportConfig
 from alpaca.dispatch import pages
 from alpaca.records import read_jsonl
 from alpaca.report import answers
+from alpaca.teachers import prices
 from tests.unit.report_folders import FAMILIES, World, data_size_sweep, properties_sweep, single_run
 from tests.unit.test_report import Page, results_of
 
@@ -159,11 +161,43 @@ def test_the_page_in_short_has_every_effect_with_its_interval_and_p(tmp_path):
 
 def test_the_plan_of_training_stands_beside_what_it_took(tmp_path):
     world, config = single_run(tmp_path, items=20)
-    (train,) = (tmp_path / "train").iterdir()
-    stage = json.loads((train / "stage.json").read_text())
-    (train / "stage.json").write_text(json.dumps(stage | {"forecast": {"step_seconds": 0.5}}))
+    forecast(tmp_path / "train", {"step_seconds": 0.5})
     # 300 steps.
     assert "train 1 2.5 min 1.6 min" in Page(world.run(config, "runs/tiny")).text
+
+
+def forecast(stage: Path, found: dict[str, object], gpus: str = "") -> None:
+    """Puts a forecast into the one folder of a stage, and GPUs under it."""
+    (folder,) = stage.iterdir()
+    frozen = json.loads((folder / "stage.json").read_text())
+    (folder / "stage.json").write_text(json.dumps(frozen | {"forecast": found}))
+    record = json.loads((folder / "provenance.json").read_text())
+    record["hardware"] |= {"gpus": 8 if gpus else 0, "gpu": gpus or None}
+    (folder / "provenance.json").write_text(json.dumps(record))
+
+
+def test_planned_money_stands_beside_what_was_spent_on_teachers_and_gpus(tmp_path):
+    world, config = single_run(tmp_path, items=20, usd=1.47)
+    forecast(tmp_path / "sample", {"teacher_usd": 2.0, "tokens": 500_000})
+    forecast(tmp_path / "train", {"seconds": 120, "gpu_hours": 0.5, "usd_per_gpu_hour": 4.0}, gpus="NVIDIA H200")
+    (train,) = (tmp_path / "train").iterdir()
+    seconds = json.loads((train / "provenance.json").read_text())["seconds"]
+    spent = 1.47 + 4.0 * seconds / 3600
+    text = Page(world.run(config, "runs/tiny")).text
+    assert f"Teachers and GPUs together: $4.00 planned, ${spent:,.2f} spent. The original's recipe cost" in text
+    assert "sample 1 " in text
+    assert "500,000" in text
+
+
+def test_a_gpu_that_the_plan_did_not_price_costs_what_the_table_says(tmp_path):
+    world, config = single_run(tmp_path, items=20)
+    forecast(tmp_path / "train", {}, gpus="NVIDIA H200")
+    (train,) = (tmp_path / "train").iterdir()
+    seconds = json.loads((train / "provenance.json").read_text())["seconds"]
+    spent = seconds / 3600 * prices.gpu_prices().usd_per_hour["H200"]
+    assert f"${spent:,.2f} spent" in Page(world.run(config, "runs/tiny")).text
+    forecast(tmp_path / "train", {}, gpus="NVIDIA of tomorrow")
+    assert "spent" not in Page(world.run(config, "runs/tiny")).text
 
 
 def test_seeds_that_do_not_vary_are_named_as_not_covered(tmp_path):
