@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from alpaca.report import sensitivity
 from alpaca.report.effects import Contrast, Contrasts, Findings
 from alpaca.report.results import Level, Outcome, Results, family_intervals
+from alpaca.report.sensitivity import Other
 from alpaca.statistics import Effect, Interval
 from alpaca.statistics.curves import PowerLaw
 
@@ -37,11 +39,11 @@ def differences(results: Results, findings: Findings) -> list[dict[str, Any]]:
     )
 
 
-def effects(findings: Findings) -> dict[str, Any]:
-    """Every comparison by every metric, and the differences of differences."""
+def effects(findings: Findings, others: Mapping[str, list[Other]]) -> dict[str, Any]:
+    """Every comparison by every metric, and the differences of differences. others: by other methods, by metric."""
     both = findings.interaction
     return {
-        "metrics": {metric: _comparison(found) for metric, found in findings.contrasts.items()},
+        "metrics": {metric: _comparison(found, others[metric]) for metric, found in findings.contrasts.items()},
         "interaction": None
         if both is None
         else {"factors": list(both.factors), "rows": [{"name": row.name, **_effect(row)} for row in both.rows]},
@@ -112,13 +114,14 @@ def _difference(row: Contrast, level: Level, reference: Level) -> dict[str, Any]
     }
 
 
-def _comparison(found: Contrasts) -> dict[str, Any]:
+def _comparison(found: Contrasts, others: list[Other]) -> dict[str, Any]:
     return {
         "baseline": found.reference.factors,
         "items": found.items,
         "levels": [
             {"name": row.name, "factors": row.level.factors if row.level else {}, **_effect(row)} for row in found.rows
         ],
+        "other_methods": sensitivity.as_json(others),
         "not_compared": [level.factors for level in found.apart],
     }
 

@@ -20,6 +20,7 @@ from alpaca.report import (
     html,
     ledger,
     markdown,
+    sensitivity,
     summary,
     wording,
 )
@@ -32,6 +33,7 @@ from alpaca.report.foresight import Compared, compared, events
 from alpaca.report.material import Material
 from alpaca.report.results import Outcome, Results, gather
 from alpaca.report.samples import choose
+from alpaca.report.sensitivity import Other
 from alpaca.report.sentence import sentence
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ class Subject:
     config: ReportConfig
     results: Results
     findings: Findings
+    others: dict[str, list[Other]]
+    """Each metric's comparisons by other methods."""
     data_sets: list[Material]
     failures: list[Failure]
     title: str
@@ -115,6 +119,7 @@ def _subject(config: ReportConfig, library: Library) -> Subject:
         config=config,
         results=results,
         findings=findings,
+        others={metric: sensitivity.other_methods(one) for metric, one in findings.contrasts.items()},
         data_sets=data_sets,
         failures=failures(results.outcomes, library),
         title=config.title,
@@ -153,6 +158,10 @@ def render(subject: Subject, library: Library) -> str:
         contrasts=findings.contrasts,
         interaction=findings.interaction,
         difference_method={metric: answer.difference_method(one) for metric, one in findings.contrasts.items()},
+        other_methods={
+            metric: sensitivity.table(one, subject.others[metric]) for metric, one in findings.contrasts.items()
+        },
+        other_note=sensitivity.NOTE,
         caveats=[*of_data, *answer.caveats(results, findings, folders)],
         main=drawings.main_drawing(config, results, findings),
         laws=[(label, curve.told(law, results)) for label, law in findings.laws.items()],
@@ -241,6 +250,6 @@ def _as_json(subject: Subject) -> dict[str, Any]:
         "data_sets": [asdict(one) for one in cards.compared(subject.data_sets, results.outcomes)],
         "levels": export.levels(results),
         "differences": export.differences(results, findings),
-        "effects": export.effects(findings),
+        "effects": export.effects(findings, subject.others),
         "points": export.points(results.outcomes),
     }

@@ -16,7 +16,15 @@ from alpaca.statistics.intervals import (
     welch_interval,
     wilson,
 )
-from alpaca.statistics.paired import PairedTest, holm, mcnemar, nested_bootstrap, sign_flip_test, sign_test
+from alpaca.statistics.paired import (
+    PairedTest,
+    holm,
+    mcnemar,
+    nested_bootstrap,
+    paired_test,
+    sign_flip_test,
+    sign_test,
+)
 from alpaca.statistics.power import ALPHA, POWER, Design, Needed, detectable_effect, needed, untied_pairs
 
 __all__ = [
@@ -41,6 +49,7 @@ __all__ = [
     "mean_interval",
     "needed",
     "nested_bootstrap",
+    "paired_test",
     "sign_flip_test",
     "sign_test",
     "simultaneous_level",

@@ -93,6 +93,19 @@ def sign_flip_test(differences: ArrayLike, *, over: str, seed: int = 0, level: f
     return PairedTest(interval=interval, p_value=float(result.pvalue), method=method)
 
 
+def paired_test(reference: ArrayLike, other: ArrayLike) -> PairedTest:
+    """The test over items that fits: McNemar's for one run of each side that was right or wrong, else sign flips.
+
+    reference, other: (seeds, items), paired. Raises ValueError for unequal shapes or fewer than two items.
+    """
+    before, after = _matrix(reference), _matrix(other)
+    if before.shape != after.shape:
+        raise ValueError(f"shapes {before.shape} and {after.shape}: expected two equal ones, (seeds, items)")
+    if len(before) == 1 and np.isin([before, after], [0.0, 1.0]).all():
+        return mcnemar(before[0], after[0])
+    return sign_flip_test(after - before, over="items")
+
+
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Holm's corrected p values (Scandinavian Journal of Statistics 6, 1979), in the order given: family-wise error.
 

@@ -133,6 +133,10 @@ def test_a_metric_has_its_paired_interval_and_what_that_says(chains: Chains) -> 
     assert metric.change is not None
     assert metric.change.estimate == pytest.approx(10 / 12)
     assert metric.verdict == "higher on these items"
+    assert metric.test is not None
+    # Ten items changed, all of them upwards: 2 / 2^10.
+    assert (metric.test.method, metric.moved) == ("McNemar, exact", (10, 0))
+    assert metric.test.p_value == pytest.approx(2 / 2**10)
     (back,) = compare.compare(other, one).runs[0].metrics
     assert back.verdict == "lower on these items"
     (none,) = compare.compare(one, sides.read_side(chains.output, chains.run(size=3)["score:embedded"])).runs[0].metrics

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import scipy
 
 from alpaca.config import Analysis, ReportConfig
 from alpaca.records import read_jsonl, write_jsonl
@@ -208,3 +209,45 @@ def test_a_question_may_do_without_a_fit(tmp_path):
     folder = world.run(config)
     assert results_of(folder)["effects"]["laws"] == {}
     assert "power law" not in Page(folder).text
+
+
+# --- the same by other methods
+
+
+def test_other_methods_are_paired_by_seed_and_item(tmp_path):
+    world, config = properties_sweep(tmp_path)
+    found = results_of(world.run(config))["effects"]["metrics"]["embedded.exact_match"]
+    rows = {row["name"]: row for row in found["other_methods"]}
+    assert rows.keys() == {row["name"] for row in found["levels"]}
+    noise = rows["data.label_noise = 0.3"]
+    assert noise["paired_seeds"] == 3
+    assert noise["over_items"]["method"] == "sign flips, sampled"
+    assert noise["items"]["won"] < noise["items"]["lost"]
+    low, high = noise["share_won"]
+    assert low < noise["items"]["won"] / sum(noise["items"].values()) < high < 0.5
+    level = next(row for row in found["levels"] if row["name"] == noise["name"])
+    assert noise["nested_bootstrap"][0] < level["estimate"] < noise["nested_bootstrap"][1]
+
+
+def test_two_runs_that_are_right_or_wrong_are_tested_by_mcnemar(tmp_path):
+    world = World(output=tmp_path, items=80)
+    points = [world.point({"teacher": name}, 0, skill) for name, skill in (("a", 0.3), ("b", 0.8))]
+    folder = world.run(ReportConfig(title="t", factors=["teacher"], points=points))
+    (row,) = results_of(folder)["effects"]["metrics"]["embedded.exact_match"]["other_methods"]
+    assert row["over_items"]["method"] == "McNemar, exact"
+    pairs = list(zip(*(scores_of(world, point) for point in points), strict=True))
+    won, lost = pairs.count((0.0, 1.0)), pairs.count((1.0, 0.0))
+    assert row["items"] == {"won": won, "lost": lost}
+    # On right-or-wrong items McNemar's exact test is the sign test of the items that changed.
+    assert row["over_items"]["p"] == pytest.approx(scipy.stats.binomtest(won, won + lost).pvalue)
+    page = Page(folder)
+    assert "The same comparisons by other methods" in page.text
+    assert f"{won} : {lost}" in page.text
+
+
+def test_arms_without_a_seed_in_common_have_no_pairs(tmp_path):
+    world = World(output=tmp_path, items=40)
+    points = [world.point({"arm": arm}, seed, 0.5) for arm, seeds in (("a", (0, 1)), ("b", (2, 3))) for seed in seeds]
+    folder = world.run(ReportConfig(title="t", factors=["arm"], points=points))
+    assert results_of(folder)["effects"]["metrics"]["embedded.exact_match"]["other_methods"] == []
+    assert "by other methods" not in Page(folder).text

@@ -273,13 +273,21 @@ def spark(values: Sequence[float], low: float, high: float, most: int) -> str:
 def _metrics(runs: Runs) -> Iterator[Part]:
     if not runs.metrics or runs.is_equal:
         return
-    head = ("metric", "A", "B", "difference", "")
-    yield Table(label="Metrics", head=head, rows=[_measured(one) for one in runs.metrics], right=frozenset({1, 2, 3}))
+    head = ("metric", "A", "B", "difference", "p", "items up : down", "")
+    rows = [_tested(one) for one in runs.metrics]
+    yield Table(label="Metrics", head=head, rows=rows, right=frozenset({1, 2, 3, 4, 5}))
+    methods = " and ".join(dict.fromkeys(one.test.method for one in runs.metrics if one.test))
     yield Text(
         text="Differences B minus A over the items that both answered, with their paired 95 % interval, which covers "
-        "these items, not what another seed would give.",
+        f"these items, not what another seed would give{f'; p, uncorrected, by {methods}' if methods else ''}.",
         kind="fine",
     )
+
+
+def _tested(metric: Metric) -> tuple[str, ...]:
+    *told, verdict = _measured(metric)
+    p_value = wording.p_value(metric.test.p_value) if metric.test else ABSENT
+    return (*told, p_value, f"{metric.moved[0]} : {metric.moved[1]}", verdict)
 
 
 def _measured(metric: Metric) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from alpaca.records import is_number, read_jsonl
 from alpaca.report.diff.sides import Chain, Stage, roles
-from alpaca.statistics import Interval, can_be_conclusive, change_interval
+from alpaca.statistics import Interval, PairedTest, can_be_conclusive, change_interval, paired_test
 
 SHOWN = 3
 _MOST_CHARACTERS = 2000
@@ -59,12 +59,18 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """A metric of both; `change`: the paired difference over the items that both answered, None without any."""
+    """A metric of both, over the items that both answered; None without any.
+
+    `change`: the paired difference; `test`: McNemar's where answers are right or wrong, else sign flips, None for a
+    single item; `moved`: items that are higher and lower in the second.
+    """
 
     name: str
     means: tuple[float, float]
     items: tuple[int, int]
     change: Interval | None
+    test: PairedTest | None
+    moved: tuple[int, int]
 
     @property
     def verdict(self) -> str:
@@ -195,12 +201,16 @@ def _metric(evaluation: str, name: str, before: dict[str, Row], after: dict[str,
     ]
     if not all(values):
         return None
-    changes = [values[1][item] - value for item, value in values[0].items() if item in values[1]]
+    shared = [item for item in values[0] if item in values[1]]
+    sides = [[side[item] for item in shared] for side in values]
+    changes = [after - before for before, after in zip(*sides, strict=True)]
     return Metric(
         name=f"{evaluation}.{name}",
         means=(_mean(values[0]), _mean(values[1])),
         items=(len(values[0]), len(values[1])),
         change=change_interval(changes) if changes else None,
+        test=paired_test([sides[0]], [sides[1]]) if len(shared) > 1 else None,
+        moved=(sum(change > 0 for change in changes), sum(change < 0 for change in changes)),
     )
 
 
