@@ -19,7 +19,7 @@ import pytest
 from tests.slurm import sweeps
 from tests.slurm.cluster import Cluster, ClusterError
 
-FAULTS = int(os.environ.get("SOAK", "6"))
+FAULTS = int(os.environ.get("SOAK", "4"))
 SEED = int(os.environ.get("SOAK_SEED", "20261127"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240 + 60 * FAULTS)]
 CLUSTER = {"grace": 10}
