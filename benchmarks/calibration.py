@@ -1,6 +1,7 @@
 """Claim: the comparison of a sweep's arms is as often wrong, and finds as much, as it says.
 
-    python benchmarks/calibration.py [--quick] [--arm-sd SD] [--own-spread] [--paired CORRELATION] [--uneven FACTOR]
+    python benchmarks/calibration.py [--quick] [--arm-sd SD] [--own-spread] [--paired CORRELATION]
+                                     [--uneven FACTOR] [--low ACCURACY] [--shared CORRELATION]
 
 Cells are {3, 5, 10} seeds x seed sd {0, 0.03, 0.10}. Each simulates 1,000 sweeps without any effect and 1,000 with
 one planted effect of the size that the design states as detectable: a baseline and four arms, 400 items right or
@@ -17,8 +18,10 @@ and items.
 
 `--own-spread` estimates the seeds' spread for each pair of arms instead of pooling it. `--paired R` pairs runs by
 seed and lets the accuracies of one seed correlate by R. `--uneven F` gives the first arm beside the baseline F times
-the others' seed sd, against the assumption of pooling (the stated effect then assumes equal spreads). `--quick` is a
-smoke run of 20 sweeps a cell.
+the others' seed sd, against the assumption of pooling (the stated effect then assumes equal spreads). `--low A` puts
+the last two arms at accuracy A with a spread of their own, in proportion to A (1 - A), in both kinds of sweep: false
+alarms are then those of the other two. `--shared R` correlates the accuracies of one seed by R over the arms and
+compares them unpaired, as pages do. `--quick` is a smoke run of 20 sweeps a cell.
 """
 
 from __future__ import annotations
@@ -47,6 +50,8 @@ SEEDS = (3, 5, 10)
 SEED_SDS = (0.0, 0.03, 0.10)
 DIFFICULTY_SD = 1.0
 MIDDLE = 0.5
+LOW = 3
+"""The first of the arms that `--low` moves; the baseline is arm 0."""
 KEYS = (
     "false_positive_rates",
     "powers",
@@ -71,6 +76,8 @@ class World:
     seed_correlation: float | None
     """None where runs are not paired by seed."""
     uneven: float
+    low: float | None
+    shared: float
 
     @property
     def latent_variance(self) -> float:
@@ -80,7 +87,9 @@ class World:
         """(arms, seeds, items) of 0 and 1 for arms of such accuracies over the population of items and seeds."""
         sds = np.full(len(accuracies), self.seed_sd)
         sds[1] *= self.uneven
-        common = self.seed_correlation or 0.0
+        if self.low is not None:
+            sds[LOW:] *= self.low * (1 - self.low) / MIDDLE**2
+        common = self.seed_correlation or self.shared
         luck = math.sqrt(common) * rng.standard_normal(self.seeds) + math.sqrt(1 - common) * rng.standard_normal(
             (len(accuracies), self.seeds)
         )
@@ -129,15 +138,18 @@ def cell(world: World, sweeps: int, resamples: int, seed: int) -> dict[str, floa
     effect = world.detectable()
     flat, planted = np.full(ARMS + 1, MIDDLE), np.full(ARMS + 1, MIDDLE - effect / 2)
     planted[1] += effect
+    if world.low is not None:
+        flat[LOW:] = planted[LOW:] = world.low
     counts: Counter[str] = Counter()
     for _ in range(sweeps):
         null = compared(world, world.scores(flat, rng))
         scores = world.scores(planted, rng)
         found = compared(world, scores)
-        counts["false_positive_rates"] += any(one.significant for one in null.effects)
+        equal = null.effects if world.low is None else null.effects[: LOW - 1]
+        counts["false_positive_rates"] += any(one.significant for one in equal)
         counts["powers"] += found.effects[0].significant and found.effects[0].interval.estimate > 0
-        for comparison, truth in ((null, 0.0), (found, effect)):
-            pointwise, joint = held(comparison, truth)
+        for comparison, truth in ((null, flat), (found, planted)):
+            pointwise, joint = held(comparison, truth[1:] - truth[0])
             counts["coverages"] += pointwise
             counts["joint_coverages"] += joint
         counts.update(by_other_ways(scores[1] - scores[0], effect, resamples, rng))
@@ -151,9 +163,9 @@ def compared(world: World, scores: Matrix) -> Comparison:
     return compare(arms, "0", pooled=world.pooled, paired=world.seed_correlation is not None)
 
 
-def held(comparison: Comparison, first: float) -> tuple[int, bool]:
-    """How many pointwise intervals hold the truth (`first`, then zeros), and whether all simultaneous ones do."""
-    pairs = [(one, first if number == 0 else 0.0) for number, one in enumerate(comparison.effects)]
+def held(comparison: Comparison, truths: Matrix) -> tuple[int, bool]:
+    """How many pointwise intervals hold the truth, and whether all simultaneous ones do."""
+    pairs = list(zip(comparison.effects, truths.tolist(), strict=True))
     pointwise = sum(not one.pointwise.excludes(true) for one, true in pairs)
     return pointwise, all(not one.interval.excludes(true) for one, true in pairs)
 
@@ -197,6 +209,8 @@ def main() -> None:
     parser.add_argument("--own-spread", action="store_true")
     parser.add_argument("--paired", type=float, metavar="R")
     parser.add_argument("--uneven", type=float, default=1.0, metavar="F")
+    parser.add_argument("--low", type=float, metavar="A")
+    parser.add_argument("--shared", type=float, default=0.0, metavar="R")
     given = parser.parse_args()
     sweeps, resamples = (20, 99) if given.quick else (1000, 999)
     base = World(
@@ -206,6 +220,8 @@ def main() -> None:
         pooled=not given.own_spread,
         seed_correlation=given.paired,
         uneven=given.uneven,
+        low=given.low,
+        shared=given.shared,
     )
     worlds = [replace(base, seeds=seeds, seed_sd=sd) for seeds in SEEDS for sd in SEED_SDS]
     rates = []

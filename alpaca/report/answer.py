@@ -50,14 +50,14 @@ def difference_method(contrasts: Contrasts) -> str:
 def _speaks_of(contrasts: Contrasts) -> str:
     if contrasts.over_seeds:
         return (
-            "They speak of new seeds and of new items like these: t over runs and items, one spread of seeds for all "
-            "levels."
+            "They speak of new seeds and of new items like these: t over runs and items, one spread of seeds for levels "
+            "that have as much room to vary."
         )
     return "They speak of new items for these very runs: one run of a level says nothing of another seed."
 
 
 def _spread(contrasts: Contrasts) -> str:
-    """How far runs of a level lie apart: one spread for all levels is assumed."""
+    """How far runs of a level lie apart: one spread for levels that are alike is assumed."""
     found = contrasts.comparison
     known = [spread for spread in found.run_sd.values() if spread is not None] if found else []
     if len(known) < 2:

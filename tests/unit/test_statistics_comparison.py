@@ -227,3 +227,64 @@ def test_sweeps_without_any_effect_are_seldom_found_to_have_one():
     assert sum(any(one.significant for one in found) for found in drawn) / 300 < 0.085
     held = [not one.pointwise.excludes(0.0) for found in drawn for one in found]
     assert 0.92 < np.mean(held) < 0.98
+
+
+# --- which spreads are pooled
+
+
+def at_accuracies(rng, **means):
+    """Right or wrong by three runs each, which differ in luck as far as the mean leaves room."""
+    arms = {}
+    for name, mean in means.items():
+        chances = np.clip(mean + 4 * mean * (1 - mean) * 0.03 * rng.standard_normal(3), 0, 1)
+        arms[name] = (rng.random((3, 400)) < chances[:, None]).astype(float)
+    return arms
+
+
+def test_levels_at_the_floor_do_not_make_the_others_look_sure():
+    rng = np.random.default_rng(5)
+    arms = at_accuracies(rng, base=0.5, same=0.5, floor=0.005, bottom=0.005)
+    alone = compare({name: arms[name] for name in ("base", "same")}, "base")
+    among = effects(arms)
+    assert among["same"].pointwise == alone.effects[0].pointwise
+    assert among["same"].p_value == alone.effects[0].p_value
+    # And they stand far below the baseline, by a spread of their own.
+    assert among["floor"].significant
+    assert among["floor"].interval.high < -0.3
+
+
+def test_levels_with_as_much_room_share_a_spread():
+    rng = np.random.default_rng(6)
+    arms = at_accuracies(rng, base=0.5, other=0.6, third=0.4)
+    pooled = compare(arms, "base").effects[0].pointwise
+    pair = compare({name: arms[name] for name in ("base", "other")}, "base").effects[0].pointwise
+    own = np.mean([arm.mean(axis=1).var(ddof=1) for arm in arms.values()])
+    assert pooled != pair
+    assert pooled.high - pooled.low > 2 * np.sqrt(own * 2 / 3)  # t of six degrees of freedom is above 2
+
+
+def test_scores_without_bounds_share_one_spread_wherever_they_lie():
+    runs = {"base": [5.0, 5.2, 4.8], "far": [90.0, 90.4, 89.6], "near": [5.1, 5.3, 4.9]}
+    found = effects(without_noise(runs))
+    pooled = (0.04 + 0.16 + 0.04) / 3
+    half = stats.t.ppf(0.975, 6) * np.sqrt(pooled * 2 / 3)
+    assert found["far"].pointwise.high - found["far"].pointwise.estimate == pytest.approx(half)
+
+
+def test_a_single_run_borrows_the_spread_of_its_like_or_of_all():
+    rng = np.random.default_rng(7)
+    arms = at_accuracies(rng, base=0.5, like=0.5, low=0.02)
+    arms["one"] = arms.pop("low")[:1]
+    found = effects(arms)
+    assert found["one"].over_seeds  # nothing else is as low: the spread of all
+    assert found["one"].significant
+    assert found["like"].over_seeds
+
+
+def test_the_design_of_a_sweep_is_that_of_the_levels_like_its_baseline():
+    rng = np.random.default_rng(8)
+    arms = at_accuracies(rng, base=0.5, same=0.5, floor=0.004)
+    design = estimated_design(arms, "base")
+    alone = estimated_design({name: arms[name] for name in ("base", "same")}, "base")
+    assert design.seed_sd == alone.seed_sd
+    assert (design.comparisons, alone.comparisons) == (2, 1)
