@@ -50,8 +50,8 @@ def difference_method(contrasts: Contrasts) -> str:
 def _speaks_of(contrasts: Contrasts) -> str:
     if contrasts.over_seeds:
         return (
-            "They speak of new seeds and of new items like these: t over runs and items, one spread of seeds for levels "
-            "that have as much room to vary."
+            "They speak of new seeds and of new items like these: t over runs and items, one spread of seeds for "
+            "levels that have as much room to vary."
         )
     return "They speak of new items for these very runs: one run of a level says nothing of another seed."
 

@@ -17,8 +17,11 @@ RUNS = {"base": [0.50, 0.53, 0.49], "more": [0.58, 0.55, 0.60], "less": [0.47, 0
 
 
 def without_noise(runs, items=30):
-    """Each run moves all items alike: the items bring nothing of their own, and only run means matter."""
-    difficulty = np.linspace(-0.2, 0.2, items)
+    """Each run moves all items alike: the items bring nothing of their own, and only run means matter.
+
+    On a scale that knows no bounds, where every spread is pooled as it is.
+    """
+    difficulty = 10 + np.linspace(-0.2, 0.2, items)
     return {name: np.array(means)[:, None] + difficulty for name, means in runs.items()}
 
 
@@ -136,7 +139,7 @@ def test_what_only_holms_second_step_finds_has_the_level_of_that_step():
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), shift=st.floats(-5, 5), scale=st.floats(0.1, 100))
 def test_units_of_the_score_do_not_matter(seed, shift, scale):
-    scores = simulated(np.random.default_rng(seed))
+    scores = {name: 1000 + values for name, values in simulated(np.random.default_rng(seed)).items()}  # no shares
     here, there = compare(scores, "0"), compare({name: shift + scale * one for name, one in scores.items()}, "0")
     for one, other in zip(here.effects, there.effects, strict=True):
         assert other.p_value == pytest.approx(one.p_value, rel=1e-6)
@@ -261,6 +264,17 @@ def test_levels_with_as_much_room_share_a_spread():
     own = np.mean([arm.mean(axis=1).var(ddof=1) for arm in arms.values()])
     assert pooled != pair
     assert pooled.high - pooled.low > 2 * np.sqrt(own * 2 / 3)  # t of six degrees of freedom is above 2
+
+
+def test_shares_are_pooled_in_proportion_to_the_room_that_they_have():
+    # Dispersion of a quasi-binomial model (Wedderburn 1974): Pearson's chi-square over its degrees of freedom.
+    runs = {"base": [0.50, 0.53, 0.49], "more": [0.62, 0.58, 0.60]}
+    scores = {name: np.repeat(np.array(means)[:, None], 40, axis=1) for name, means in runs.items()}
+    found = effects(scores)["more"]
+    room = {name: np.mean(means) * (1 - np.mean(means)) for name, means in runs.items()}
+    dispersion = sum(2 * np.var(means, ddof=1) / room[name] for name, means in runs.items()) / 4
+    half = stats.t.ppf(0.975, 4) * math.sqrt(dispersion * sum(room.values()) / 3)
+    assert found.pointwise.high - found.pointwise.estimate == pytest.approx(half)
 
 
 def test_scores_without_bounds_share_one_spread_wherever_they_lie():
