@@ -63,12 +63,15 @@ def lay_out(question: Question, given: Sequence[Override], composer: Composer) -
         if item.key_or_group not in SEED_KEYS and (item.is_sweep_override() or item.key_or_group in values):
             values[item.key_or_group] = _given(item, composer)
     changed = {item.key_or_group for item in given}
+    composer.problems += _half_zipped(question, given)
     axes = _axes(question, values, composer)
-    start = _start(question, axes, changed, composer)
+    start = _start(question, axes, composer)
     combinations = _combinations(question, axes, start)
-    if not changed & values.keys():  # else values of the file that are gone may leave rules without a use
-        composer.problems += [*_unused_exclusions(question, axes, start), *_lost(axes, combinations)]
-    if not combinations:
+    if combinations:
+        if not changed & values.keys():  # else values of the file that are gone may leave rules without a use
+            composer.problems += [*_unused_exclusions(question, axes, start), *_lost(axes, combinations)]
+        composer.problems += _tied(question, axes, combinations)
+    elif all(axis.levels for axis in axes):  # else what took the values away is told
         composer.problems.append(
             UserError(what="leaves out every combination", where="exclude", remedy="leave some of them in")
         )
@@ -142,17 +145,65 @@ def _repeated(key: str, found: list[Override]) -> Iterator[UserError]:
         yield UserError(what=f"{', '.join(again)} given more than once", where=where, remedy="give each value once")
 
 
-def _start(question: Question, axes: list[Axis], changed: set[str], composer: Composer) -> Combination:
+def _half_zipped(question: Question, given: Sequence[Override]) -> Iterator[UserError]:
+    """Lists of the command line for some of what moves together: which value would go with which is anybody's guess."""
+    listed = {item.key_or_group for item in given if item.is_sweep_override()}
+    for name, keys in question.zip.items():
+        rest = [key for key in keys if key not in listed]
+        if listed & set(keys) and any(len(question.factors.get(key, [])) > 1 for key in rest):
+            given_keys = [key for key in keys if key in listed]
+            yield UserError(
+                what=f"{' and '.join(keys)} move together, and only {', '.join(given_keys)} is given",
+                where=f"zip: {name}",
+                remedy=f"give {', '.join(rest)} as well, in the same order",
+            )
+
+
+def _tied(question: Question, axes: list[Axis], combinations: list[Combination]) -> Iterator[UserError]:
+    """Factors that never vary while all others stay: what they do cannot be told from what moves with them."""
+    for axis in axes:
+        values = {_level_of(each, axis.keys) for each in combinations}
+        nested = {key for key, condition in question.when.items() if set(condition) & set(axis.keys)}
+        if len(values) > 1 and not any(_alone(axis, nested, combinations)):
+            others = [
+                other.name
+                for other in axes
+                if other is not axis and len({_level_of(each, other.keys) for each in combinations}) > 1
+            ]
+            yield UserError(
+                what=f"never varies by itself: {' and '.join(others)} changes with it at every point",
+                where=f"factors: {axis.name}",
+                remedy="add combinations in which it varies alone, or make them one: zip: {NAME: [FACTOR, FACTOR]}",
+            )
+
+
+def _level_of(combination: Combination, keys: Iterable[str]) -> str:
+    return repr([(key, combination[key].value()) for key in keys if key in combination])
+
+
+def _alone(axis: Axis, nested: set[str], combinations: list[Combination]) -> Iterator[list[int]]:
+    """Places that differ in this axis alone; factors that exist with some of its values only do not count."""
+    bare = [{key: item.value() for key, item in each.items() if key not in nested} for each in combinations]
+    for places in levels_along(bare, axis):
+        if len({_level_of(combinations[place], axis.keys) for place in places}) > 1:
+            yield places
+
+
+def _start(question: Question, axes: list[Axis], composer: Composer) -> Combination:
     """The baseline: the values that the question names, and the first of every other factor."""
     found: Combination = {}
     for axis in axes:
         wanted = {key: setting(key, question.baseline[key]).value() for key in axis.keys if key in question.baseline}
         fitting = [level for level in axis.levels if _fits(level, {key: [value] for key, value in wanted.items()})]
-        if not fitting and not changed & set(axis.keys):
+        if not fitting:
             told = ", ".join(f"{key}={as_text(value)}" for key, value in wanted.items())
             known = "one of " + "; ".join(_told(level) for level in axis.levels)
             composer.problems.append(
-                UserError(what=f"{told} is not among the values", where=f"baseline: {axis.name}", remedy=known)
+                UserError(
+                    what=f"{told} is not among the values",
+                    where=f"baseline: {axis.name}",
+                    remedy=f"give it as well, or name another baseline in the file: {known}",
+                )
             )
         found |= next(iter(fitting or axis.levels), {})
     return found
@@ -234,13 +285,45 @@ def _replications(question: Question, given: Sequence[Override], composer: Compo
             for arm, replications in question.arms.items()
             for seeding in replications
         ]
+    return [Replication(seeds=seeds) for seeds in _together(question, asked, composer)]
+
+
+def _together(question: Question, asked: dict[str, list[Override]], composer: Composer) -> list[tuple[Override, ...]]:
+    """The seeds of each replication: those of the file, with the command line's one after the other in their place.
+
+    Crossing them would repeat each seed: the runs would not be independent, and fewer than they look.
+    """
     base = [_overrides(seeding) for seeding in question.seeds] or [()]
     if "seed" in asked:
-        base = [(item,) for item in asked.pop("seed")]
-    kept = [tuple(item for item in seeds if item.key_or_group not in asked) for seeds in base]
-    once = {repr([(item.key_or_group, item.value()) for item in seeds]): seeds for seeds in kept}
-    extra = list(itertools.product(*asked.values()))
-    return [Replication(seeds=(*seeds, *more)) for seeds in once.values() for more in extra]
+        held = [item for item in base[0] if item.key_or_group != "seed"] if len(base) > 1 else []
+        kept = [item for item in held if all(item.input_line in _lines(seeds) for seeds in base)]
+        base = [(item, *kept) for item in asked["seed"]]
+    others = {key: found for key, found in asked.items() if key != "seed" and found}
+    lengths = {"seeds of the question" if "seed" not in asked else "seed": len(base)}
+    lengths |= {key: len(found) for key, found in others.items()}
+    count = max(lengths.values())
+    if wrong := {name: length for name, length in lengths.items() if length not in (1, count)}:
+        told = ", ".join(f"{name} has {length}" for name, length in wrong.items())
+        composer.problems.append(
+            UserError(
+                what=f"{told} of {count} values: seeds are taken together, one after the other",
+                where=", ".join(asked),
+                remedy=f"as many for each, or one, or seed={','.join(map(str, range(count)))}",
+            )
+        )
+        return []
+    rows = [
+        (
+            *(item for item in base[place % len(base)] if item.key_or_group not in others),
+            *(found[place % len(found)] for found in others.values()),
+        )
+        for place in range(count)
+    ]
+    return list({repr(_lines(row)): row for row in rows}.values())
+
+
+def _lines(seeds: Iterable[Override]) -> list[str | None]:
+    return [item.input_line for item in seeds]
 
 
 def _overrides(seeding: Seeding) -> tuple[Override, ...]:

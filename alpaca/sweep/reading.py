@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alpaca.checks import nearest
+from alpaca.compose import parse
 from alpaca.config import Analysis
 from alpaca.errors import UserError
+from alpaca.records import is_number
 from alpaca.sweep.question import (
     CHECKED,
     DESIGNS,
@@ -35,6 +38,11 @@ EMBEDDED = "embedded"
 """Keys of the file that are replaced where the model is one that is built here (model=tiny and its like)."""
 KEYS = (*(item.name for item in dataclasses.fields(Question)), EMBEDDED)
 SEEDED = ("data", "init", "order")
+MOST_SEEDS = 2**32
+"""numpy's and torch's generators take no larger seeds alike."""
+LENGTHS = ("train.budget",)
+"""What may move with the factor of a curve: it says which length of training is held equal."""
+KEY = re.compile(r"[A-Za-z_][\w/@]*(\.[\w/@]+)*")
 BESIDE = "./"
 """What a path begins with that is meant from the folder of the question file, not from that of the launch."""
 
@@ -43,7 +51,7 @@ def read_question(path: Path) -> tuple[Question, Question, list[UserError]]:
     """The question, the same as asked in the embedded world, and what is wrong with the file."""
     try:
         raw = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
+    except (OmegaConfBaseException, ValueError, OSError, yaml.YAMLError) as error:
         text = " ".join(str(error).split())[:200]
         return Question(), Question(), [UserError(what=text, where=str(path), remedy="write it as YAML: KEY: VALUE")]
     if not isinstance(raw, dict):
@@ -92,7 +100,7 @@ class _Reader:
             factors={key: self._values(f"factors.{key}", value) for key, value in self.mapping("factors").items()},
             zip=self._zip(),
             design=self._choice("design", self.raw.get("design", GRID), DESIGNS),
-            baseline=self.mapping("baseline"),
+            baseline=self._single("baseline"),
             exclude=[self._condition("exclude", item) for item in self._items("exclude")],
             when={key: self._condition(f"when.{key}", item) for key, item in self.mapping("when").items()},
             seeds=self._seeds("seeds", self.raw["seeds"]) if "seeds" in self.raw else [],
@@ -158,9 +166,17 @@ class _Reader:
             return []
         if not value:
             self.say(key, "has no values", "list at least one")
-        if any(isinstance(item, dict) for item in value):
+        if any(_has_map(item) for item in value):
             self.say(key, "has a map as a value", "give single values")
+            return []
         return [self._beside(item) for item in value]
+
+    def _single(self, key: str) -> dict[str, Any]:
+        """A map of single values."""
+        found = self.mapping(key)
+        for name in [name for name, value in found.items() if _has_map(value)]:
+            self.say(f"{key}.{name}", f"{found.pop(name)!r} is a map", "give a single value")
+        return found
 
     def _beside(self, value: Any) -> Any:
         """A path that is meant from this file's folder, in full."""
@@ -170,7 +186,10 @@ class _Reader:
         key, _, value = str(item).partition("=")
         if not isinstance(item, str) or not value:
             self.say("fixed", f"{item!r} is no override", "KEY=VALUE, as on the command line")
-        return f"{key}={as_text(self._beside(value))}" if value.startswith(BESIDE) else str(item)
+        text = f"{key}={as_text(self._beside(value))}" if value.startswith(BESIDE) else str(item)
+        if any(override.is_sweep_override() for override in parse([text])[0]):
+            self.say("fixed", f"{item!r} has several values", "one value, or a factor")
+        return text
 
     def _zip(self) -> dict[str, list[str]]:
         found = {}
@@ -182,7 +201,7 @@ class _Reader:
         return found
 
     def _condition(self, key: str, item: Any) -> dict[str, list[Any]]:
-        if not isinstance(item, dict) or not item:
+        if not isinstance(item, dict) or not item or any(_has_map(value) for value in item.values()):
             self.say(key, f"{item!r} is no condition", "{FACTOR: VALUE} or {FACTOR: [VALUE, VALUE]}")
             return {}
         return {str(name): value if isinstance(value, list) else [value] for name, value in item.items()}
@@ -190,7 +209,7 @@ class _Reader:
     def _seeds(self, key: str, item: Any) -> list[Seeding]:
         """[0, 1]: all three seeds together; {data: [0, 1], order: [0, 1], init: 5}: those that vary, and held ones."""
         if isinstance(item, list):
-            return [{"seed": seed} for seed in self._whole(key, item)]
+            return self._once(key, [{"seed": seed} for seed in self._whole(key, item)])
         if not isinstance(item, dict) or not item:
             self.say(key, f"{item!r} is no list of seeds", "[0, 1, 2], or {data: [0, 1, 2], order: [0, 1, 2]}")
             return []
@@ -206,19 +225,23 @@ class _Reader:
             told = ", ".join(f"{name} has {len(found[name])}" for name in found)
             self.say(key, f"{told} values: they are taken together, one after the other", "lists of one length")
         count = min(lengths)
-        return [
+        seedings = [
             {f"seeds.{name}": values[index % len(values)] for name, values in found.items() if values}
             for index in range(count)
         ]
+        return self._once(key, seedings)
+
+    def _once(self, key: str, seedings: list[Seeding]) -> list[Seeding]:
+        if len(set(map(repr, seedings))) < len(seedings):
+            self.say(key, "a seed given more than once is no replication", "give each once")
+        return seedings
 
     def _whole(self, key: str, values: list[Any]) -> list[int]:
         if not values:
             self.say(key, "has no values", "list at least one")
-        wrong = [value for value in values if not isinstance(value, int) or isinstance(value, bool) or value < 0]
+        wrong = [value for value in values if not _is_whole(value) or not 0 <= value < MOST_SEEDS]
         if wrong:
-            self.say(key, f"{wrong[0]!r} is no seed", "whole numbers from 0")
-        if len(set(map(repr, values))) < len(values) and "." not in key:
-            self.say(key, f"{values}: a seed given more than once is no replication", "give each once")
+            self.say(key, f"{wrong[0]!r} is no seed", f"whole numbers from 0 to {MOST_SEEDS - 1:,}")
         return [value for value in values if value not in wrong]
 
     def _controls(self) -> list[Control]:
@@ -263,8 +286,11 @@ class _Reader:
         raw = self.mapping("spend")
         self._fields("spend", raw, Limit)
         for name, value in raw.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-                self.say(f"spend.{name}", f"{value!r} is no amount", "a number from 0")
+            whole = name == "max_tokens"
+            good = _is_whole(value) if whole else is_number(value) and math.isfinite(value)
+            if value is not None and not (good and value >= 0):
+                kind = "whole number" if whole else "number"
+                self.say(f"spend.{name}", f"{value!r} is no amount", f"a {kind} from 0, or null for no limit")
                 return Limit()
         known = [item.name for item in dataclasses.fields(Limit)]
         return Limit(**{name: value for name, value in raw.items() if name in known})
@@ -307,6 +333,8 @@ class _Reader:
                     remedy = nearest(key, found.factors) if found.factors else "there are no factors"
                     self.say(f"{place}: {key}", "is no factor of this question", remedy)
         for key in found.factors:
+            if not KEY.fullmatch(key):
+                self.say(f"factors: {key}", "is no key", "a dotted key or a group, for example data.size or optimizer")
             if key in SEED_KEYS:
                 self.say(f"factors.{key}", "is no factor", "list seeds under `seeds:`")
             if any(item.partition("=")[0].lstrip("+") == key for item in found.fixed):
@@ -339,16 +367,27 @@ class _Reader:
                         )  # fmt: skip
 
     def _analysed(self, found: Question) -> None:
-        pair = found.analysis.interaction
+        pair, curve = found.analysis.interaction, found.analysis.curve
+        if len(set(pair)) == 1:
+            self.say("analysis.interaction", f"{pair[0]} cannot depend on itself", "name two factors")
         if pair and found.design != GRID:
             self.say("analysis.interaction", "one factor at a time shows no interaction", "design: grid")
         if pair and any(set(pair) <= set(keys) for keys in found.zip.values()):
             self.say("analysis.interaction", f"{' and '.join(pair)} move together", "let each vary by itself")
-        if found.analysis.curve and not all(
-            value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-            for value in found.factors.get(found.analysis.curve, [])
-        ):
-            self.say("analysis.curve", f"{found.analysis.curve} has values that are no numbers", "contrasts: true")
+        along = [key for keys in found.zip.values() if curve in keys for key in keys if key not in (curve, *LENGTHS)]
+        if along:
+            self.say("analysis.curve", f"{curve} moves together with {', '.join(along)}", "let it vary by itself")
+        values = found.factors.get(curve, [])
+        if curve and not all(value is None or is_number(value) for value in values):
+            self.say("analysis.curve", f"{curve} has values that are no numbers", "contrasts: true")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _has_map(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(_has_map(item) for item in value))
 
 
 FITS = ("power", "none")

@@ -104,10 +104,77 @@ def test_a_stage_that_arms_share_is_named(tmp_path: Path) -> None:
 
 def test_the_command_line_replaces_the_values_of_a_key(tmp_path: Path) -> None:
     text = GRID + "design: one_at_a_time\nbaseline: {optimizer.lr: 2e-3}\nseeds: [0, 1]\n"
-    found = asked(tmp_path, text, "optimizer.lr=5e-3,6e-3", "seed=7", multirun=True)
-    assert points(found) == [(100, 5e-3), (200, 5e-3), (100, 6e-3)]
+    found = asked(tmp_path, text, "optimizer.lr=2e-3,6e-3", "seed=7", multirun=True)
+    assert points(found) == [(100, 2e-3), (200, 2e-3), (100, 6e-3)]
     assert {run.seed for run in found.runs} == {7}
     assert points(asked(tmp_path, text, "data.size=50")) == [(50, 2e-3), (50, 1e-3), (50, 3e-3)]
+
+
+def test_a_baseline_that_the_command_line_takes_away_is_not_replaced_in_silence(tmp_path: Path) -> None:
+    found = problems(tmp_path, GRID + "baseline: {optimizer.lr: 2e-3}\n", "optimizer.lr=5e-3,6e-3", multirun=True)
+    assert "optimizer.lr=0.002 is not among the values" in found
+    assert "give it as well" in found
+
+
+def test_lists_for_a_part_of_what_moves_together_are_refused(tmp_path: Path) -> None:
+    text = "factors: {optimizer: [adamw, muon], optimizer.lr: [1e-3, 0.015]}\nzip: {o: [optimizer, optimizer.lr]}\n"
+    found = problems(tmp_path, text, "optimizer=muon,adamw", multirun=True)
+    assert "optimizer and optimizer.lr move together, and only optimizer is given" in found
+    assert "give optimizer.lr as well, in the same order" in found
+    whole = asked(tmp_path, text, "optimizer=muon,adamw", "optimizer.lr=0.02,2e-3", multirun=True)
+    assert points(whole) == [("muon", 0.02), ("adamw", 2e-3)]
+
+
+def seeds_of(sweep: Sweep) -> list[tuple[int, int, int]]:
+    return [(run.seeds.data, run.seeds.init, run.seeds.order) for run in sweep.runs]
+
+
+def test_seeds_of_a_command_are_taken_together_and_never_crossed(tmp_path: Path) -> None:
+    text = "factors: {data.size: [100]}\nseeds: [0, 1]\n"
+    found = asked(tmp_path, text, "seeds.data=4,5,6", "seeds.init=7,8,9", "seed=0,1,2", multirun=True)
+    assert seeds_of(found) == [(4, 7, 0), (5, 8, 1), (6, 9, 2)]
+    assert seeds_of(asked(tmp_path, text, "seeds.data=4,5", multirun=True)) == [(4, 0, 0), (5, 1, 1)]
+    assert seeds_of(asked(tmp_path, text, "seeds.data=9")) == [(9, 0, 0), (9, 1, 1)]
+    wrong = problems(tmp_path, text, "seeds.data=4,5,6", multirun=True)
+    assert "seeds of the question has 2 of 3 values" in wrong
+    assert "as many for each, or one" in wrong
+    uneven = problems(tmp_path, text, "seed=0,1,2", "seeds.init=0,1", multirun=True)
+    assert "seeds.init has 2 of 3 values" in uneven
+
+
+def test_a_seed_that_the_file_holds_stays_held(tmp_path: Path) -> None:
+    text = "factors: {data.size: [100]}\nseeds: {data: [0, 1], order: [0, 1], init: 5}\n"
+    assert seeds_of(asked(tmp_path, text)) == [(0, 5, 0), (1, 5, 1)]
+    assert seeds_of(asked(tmp_path, text, "seed=3,4,8", multirun=True)) == [(3, 5, 3), (4, 5, 4), (8, 5, 8)]
+
+
+TIED = "factors: {data.size: [100, 200], optimizer.lr: [1e-3, 3e-3]}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TIED + "exclude: [{data.size: 100, optimizer.lr: 3e-3}, {data.size: 200, optimizer.lr: 1e-3}]\n",
+        "factors: {data.size: [100, 200], optimizer.lr: [3e-3]}\nwhen: {optimizer.lr: {data.size: 200}}\n",
+        "factors: {optimizer: [adamw, muon], data.size: [16]}\nwhen: {data.size: {optimizer: muon}}\n",
+    ],
+)
+def test_factors_that_never_vary_alone_are_confounded(text: str, tmp_path: Path) -> None:
+    assert "never varies by itself" in problems(tmp_path, text)
+
+
+def test_a_condition_that_adds_values_to_one_level_is_no_tie(tmp_path: Path) -> None:
+    text = "factors: {optimizer: [adamw, muon], optimizer.lr: [1e-2, 2e-2]}\nwhen: {optimizer.lr: {optimizer: muon}}\n"
+    assert [run.optimizer.kind for run in asked(tmp_path, text).runs] == ["adamw", "muon", "muon"]
+
+
+def test_a_curve_over_what_moves_with_the_length_of_training_alone(tmp_path: Path) -> None:
+    zipped = "factors: {data.size: [100, 200, 300], OTHER}\nzip: {both: [data.size, KEY]}\n"
+    zipped += "analysis: {curve: data.size}\n"
+    rates = zipped.replace("OTHER", "optimizer.lr: [1e-3, 2e-3, 3e-3]").replace("KEY", "optimizer.lr")
+    assert "data.size moves together with optimizer.lr" in problems(tmp_path, rates)
+    budgets = zipped.replace("OTHER", "train.budget: ['8 steps', '9 steps', '10 steps']").replace("KEY", "train.budget")
+    assert asked(tmp_path, budgets).analysis.curve == "data.size"
 
 
 def test_a_single_value_goes_with_every_place_of_a_zip(tmp_path: Path) -> None:
@@ -214,6 +281,20 @@ def test_metrics_have_directions_and_the_first_one_that_is_measured_decides(tmp_
         (GRID + "design: one_at_a_time\nanalysis: {interaction: [data.size, optimizer.lr]}", ["shows no interaction"]),
         (GRID + "analysis: {interaction: [data.size]}", ["does not name two factors"]),
         (SIZES + "spend: {max_usd: ten}", ["spend.max_usd: 'ten' is no amount"]),
+        (SIZES + "spend: {max_usd: .nan}", ["spend.max_usd: nan is no amount", "null for no limit"]),
+        (SIZES + "spend: {max_usd: .inf}", ["spend.max_usd: inf is no amount"]),
+        (SIZES + "spend: {max_tokens: 1.5}", ["spend.max_tokens: 1.5 is no amount", "whole number"]),
+        (SIZES + "seeds: {data: [0, 1, 0], init: [0, 1, 0]}", ["seeds: a seed given more than once"]),
+        ("arms: {a: [0, 0], b: [1, 2]}", ["arms.a: a seed given more than once"]),
+        (SIZES + "seeds: [4294967296]", ["seeds: 4294967296 is no seed", "4,294,967,295"]),
+        ("factors: {'data size': [1, 2]}", ["factors: data size: is no key"]),
+        ("factors: {5: [1, 2]}", ["factors: 5: is no key"]),
+        ("factors: {'data.size=3': [1, 2]}", ["is no key"]),
+        (SIZES + "baseline: {data.size: {a: 1}}", ["baseline.data.size", "is a map"]),
+        (SIZES + "exclude: [{data.size: {a: 1}}]", ["is no condition"]),
+        ("factors: {data.size: [1, [2, {a: b}]]}", ["has a map as a value"]),
+        (SIZES + "fixed: ['optimizer.lr=1e-3,3e-3']", ["has several values", "one value, or a factor"]),
+        (GRID + "analysis: {interaction: [data.size, data.size]}", ["cannot depend on itself"]),
         (SIZES + "spend: {max_eur: 1}", ["spend.max_eur: no such key", "max_usd"]),
         (SIZES + "embedded: {fixd: []}", ["embedded.fixd: no such key", "fixed"]),
         (SIZES + "embedded: {design: gird}", ["embedded.design: 'gird'"]),
