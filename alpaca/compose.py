@@ -98,6 +98,11 @@ def _how_to_set(override: Override, known: list[str]) -> str:
     return f"there is no key {key}; {_nearest_key(key, known)}"
 
 
+def _chosen(options: Iterable[Override]) -> tuple[str, ...]:
+    """Choices as Hydra takes them. It has no null for a group: recipe=null is the default, that none is chosen."""
+    return tuple(item.input_line or "" for item in options if item.value() is not None)
+
+
 class Composer:
     """Composes points of conf/ and collects the problems of all of them."""
 
@@ -114,7 +119,7 @@ class Composer:
         before = len(self.problems)
         chosen = [item for item in overrides if self._is_group(item)]
         good = [item for item in chosen if self._option_exists(item)]
-        base = self._base(tuple(item.input_line or "" for item in good))
+        base = self._base(_chosen(good))
         if base is None:
             return None
         config = copy.deepcopy(base)
@@ -150,7 +155,7 @@ class Composer:
         options = {item.key_or_group: item.value() for item in chosen}
         if any(value not in self._options(key) and (key, value) != ("recipe", None) for key, value in options.items()):
             return None
-        base = self._base(tuple(item.input_line or "" for item in chosen))
+        base = self._base(_chosen(chosen))
         return None if base is None else OmegaConf.select(base, "model.kind")
 
     def _add(self, problems: Iterable[UserError]) -> None:

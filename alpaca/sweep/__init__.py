@@ -19,11 +19,12 @@ from alpaca.checks import nearest
 from alpaca.compose import Composer, parse
 from alpaca.config import Analysis, Run
 from alpaca.errors import UserError
+from alpaca.metrics import METRICS
 from alpaca.plan import Plan
 from alpaca.sweep import amounts, controls
-from alpaca.sweep.design import Layout, lay_out, plain, setting
+from alpaca.sweep.design import Layout, added, lay_out, plain, setting
 from alpaca.sweep.points import Points
-from alpaca.sweep.question import EFFORTS, ITEMS, SEED_KEYS, Control, Limit, Question
+from alpaca.sweep.question import EFFORTS, HIGHER, ITEMS, SEED_KEYS, Control, Limit, Question
 from alpaca.sweep.reading import read_question
 
 __all__ = ["SWEEPS", "Sweep", "expand", "names", "read_question"]
@@ -95,7 +96,7 @@ def expand(
     composer.raise_problems()
     is_sweep = bool(name) or len(runs) > 1
     return Sweep(
-        name=_name(name, _changes(given, runs[0], layout), given),
+        name=_name(name, _changes(question, given, runs[0], layout), given),
         question=question.question,
         metric=next(iter(directions), ""),
         controls=[_control(control, points) for control in question.controls if _is_reached(control, runs[0].until)],
@@ -114,7 +115,7 @@ def expand(
         bundles=question.zip,
         analysis=question.analysis,
         spend=question.spend,
-        dragged=list(_dragged(question, points, composer)) if is_sweep else [],
+        dragged=[*_unmeasured(question, directions), *_dragged(question, points, composer)] if is_sweep else [],
     )
 
 
@@ -219,13 +220,30 @@ def _directions(question: Question, runs: list[Run], composer: Composer) -> dict
         for full in known
         if full == name or full.rpartition(".")[2] == name
     }
-    missing = [name for name in question.metric if "." in name and name not in known]
-    if question.metric and not found and not missing:
-        missing = [next(iter(question.metric))]
-    composer.problems += [
-        UserError(what=f"no metric {name!r}", where="metric", remedy=nearest(name, known)) for name in missing
-    ]
+    composer.problems += _metric_problems(question, known, found)
     return found if runs[0].until == "score" else {}
+
+
+def _metric_problems(question: Question, known: list[str], found: dict[str, str]) -> Iterator[UserError]:
+    for name, direction in question.metric.items():
+        metric = name.rpartition(".")[2]
+        if metric not in METRICS:
+            yield UserError(what=f"no metric {metric!r}", where="metric", remedy=nearest(metric, METRICS))
+        elif direction != HIGHER:
+            yield UserError(what=f"{direction}: more of {metric} is better", where=f"metric.{name}", remedy=HIGHER)
+        elif "." in name and name not in known:
+            yield UserError(what=f"no metric {name!r}", where="metric", remedy=nearest(name, known))
+    if question.metric and not found and all("." not in name for name in question.metric):
+        name = next(iter(question.metric))
+        yield UserError(what=f"no metric {name!r} is measured", where="metric", remedy=nearest(name, known))
+
+
+def _unmeasured(question: Question, directions: dict[str, str]) -> Iterator[str]:
+    """Metrics that the question names and these evaluations do not have: another one decides."""
+    measured = {full.rpartition(".")[2] for full in directions}
+    missing = [name for name in question.metric if "." not in name and name not in measured]
+    if missing and directions:
+        yield f"not measured by these evaluations: {', '.join(missing)}; {next(iter(directions))} decides"
 
 
 def _is_reached(control: Control, until: str) -> bool:
@@ -250,22 +268,31 @@ def _dragged(question: Question, points: Points, composer: Composer) -> Iterator
     items = controls.differing_items(points)
     if items and not question.holds(ITEMS):
         yield f"the evaluation items differ ({', '.join(items)}): differences are not of the same items"
+    asks = question.analysis.contrasts or question.analysis.curve
+    if asks and not question.arms and len({repr(values) for values in points.values}) < 2:
+        yield "one level alone: there is nothing that it could be compared with"
     if question.arms:
         shared = controls.shared_by_arms(points)
         told = f"the arms share {', '.join(shared)}, which is not repeated" if shared else "the arms share no stage"
         yield told
 
 
-def _changes(given: list[Override], run: Run, layout: Layout) -> list[str]:
-    """The overrides that can change a result: not where it lies, how it is tracked or how many stages run at once."""
+def _changes(question: Question, given: list[Override], run: Run, layout: Layout) -> list[str]:
+    """The overrides that can change a result: not where it lies, how it is tracked or how many stages run at once.
+
+    More seeds and more values than the file has are the same question: their page takes the place of the smaller one.
+    """
     marks = {leaf.path: leaf.mark for leaf in canonical.leaves(run)}
     varied = {*layout.factors, *SEED_KEYS}
+    more = added(question, given)
 
     def is_execution(key: str) -> bool:
         return key.startswith("hydra") or marks.get(key) == "execution" or controls.is_pure(key, marks)
 
     return sorted(
-        item.input_line or "" for item in given if item.key_or_group in varied or not is_execution(item.key_or_group)
+        item.input_line or ""
+        for item in given
+        if item.key_or_group not in more and (item.key_or_group in varied or not is_execution(item.key_or_group))
     )
 
 

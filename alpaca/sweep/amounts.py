@@ -72,13 +72,18 @@ def dragged(question: Question, points: Points) -> Iterator[str]:
             if groups:
                 shown = told_along(points, axis, groups[0], [_short(values[place], name) for place in groups[0]])
                 yield f"{axis.name} changes the {name.replace('compute', 'FLOP')} of training{equal}: {shown}"
-    choosing = [axis for axis in points.layout.axes if set(axis.keys) - set(CURATED)]
-    others = [axis.name for axis in choosing if reached(points, axis, "curate")]
+    others = _of_other_lengths(points)
     if others:
         yield (
             f"other examples may be longer or shorter ({', '.join(others)}): tokens and compute of a step are counted "
             "when the data is made"
         )
+
+
+def _of_other_lengths(points: Points) -> list[str]:
+    """Factors that choose other examples, which may be longer or shorter, and do not just take more of them."""
+    choosing = [axis for axis in points.layout.axes if set(axis.keys) - set(CURATED)]
+    return [axis.name for axis in choosing if reached(points, axis, "curate")]
 
 
 def effort_problems(question: Question, points: Points) -> Iterator[UserError]:
@@ -93,6 +98,8 @@ def _of_budget(control: Control, points: Points) -> Iterator[UserError]:
     """Not the same budget, or the same one that means something else at each size."""
     budgets = dict.fromkeys(run.train.budget for run in points.runs)
     found = [amounts(run) for run in points.runs]
+    if unknown := _uncounted(points, found):
+        yield _unchecked(f"controls: {control.name}", f"how many examples there are hangs on {unknown}")
     unequal = [name for name in ("steps", "epochs") if not _equal([getattr(each, name) for each in found])]
     if len(budgets) > 1 or unequal:
         told = f"but train.budget={', '.join(budgets)}" + (f" gives other {' and '.join(unequal)}" if unequal else "")
@@ -101,6 +108,24 @@ def _of_budget(control: Control, points: Points) -> Iterator[UserError]:
             where=f"controls: {control.name}",
             remedy=f"say which is equal, controls: one of {', '.join(AMOUNTS)}",
         )
+
+
+def _uncounted(points: Points, found: list[Amounts]) -> str:
+    """Factors along which the data sets are others and their sizes are not known yet; "" where there are none."""
+    names = [
+        axis.name
+        for axis in points.layout.axes
+        if reached(points, axis, "curate")
+        and any(None in (found[place].steps, found[place].epochs) for group in points.along(axis) for place in group)
+    ]
+    return " and ".join(names)
+
+
+def _unchecked(where: str, why: str) -> UserError:
+    return UserError(
+        what=f"cannot be checked: {why}", where=where,
+        remedy="name data.size, train.budget in steps or tokens, or take the control out",
+    )  # fmt: skip
 
 
 def _of_amount(control: Control, points: Points) -> Iterator[UserError]:
@@ -114,8 +139,12 @@ def _of_amount(control: Control, points: Points) -> Iterator[UserError]:
             remedy=f"train.budget in {control.name}, or controls: {' or '.join(sorted(units))}",
         )
         return
-    values = [getattr(amounts(run), control.name) for run in points.runs]
-    if control.name == "compute" and None in values:
+    found = [amounts(run) for run in points.runs]
+    values = [getattr(each, control.name) for each in found]
+    others = _of_other_lengths(points)
+    if control.name == "compute" and others and units != {"tokens"}:
+        yield _unchecked(where, f"examples chosen by {' and '.join(others)} may be longer or shorter")
+    elif control.name == "compute" and None in values:
         yield UserError(
             what="cannot be checked: the model's shape or the number of examples is not known",
             where=where, remedy="name data.size, and the model's layers, width, heads ... (see conf/model)",

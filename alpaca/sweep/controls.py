@@ -152,16 +152,20 @@ def _same_work(points: Points) -> Iterator[UserError]:
 
 def _not_nested(points: Points) -> Iterator[UserError]:
     """Data sets of different sizes under one seed that differ in more than their size."""
-    for axis in points.layout.axes:
-        if "data.size" not in axis.keys:
-            continue
-        found = sorted({path for group in points.along(axis) for path in _beside_size(points, group)})
-        if found:
-            yield UserError(
-                what=f"declared, but sets of different sizes differ in {', '.join(found)} too",
-                where=f"controls: {NESTED}",
-                remedy="give these one value at every size, or take the control out",
-            )
+    sized = [group for axis in points.layout.axes for group in points.along(axis) if _sizes(points, group)]
+    if not sized:
+        yield UserError(
+            what="declared, but no factor changes data.size alone; pools are not checked",
+            where=f"controls: {NESTED}",
+            remedy="make data.size a factor, or take the control out",
+        )
+    found = sorted({path for group in sized for path in _beside_size(points, group)})
+    if found:
+        yield UserError(
+            what=f"declared, but sets of different sizes differ in {', '.join(found)} too",
+            where=f"controls: {NESTED}",
+            remedy="give these one value at every size, or take the control out",
+        )
     noisy = [run for run in points.runs if run.data.shuffled_outputs]
     if noisy and "data.size" in points.layout.factors:
         yield UserError(
@@ -169,6 +173,10 @@ def _not_nested(points: Points) -> Iterator[UserError]:
             where=f"controls: {NESTED}",
             remedy="data.label_noise, which is nested, instead of data.shuffled_outputs",
         )
+
+
+def _sizes(points: Points, group: list[int]) -> bool:
+    return len({points.runs[place].data.size for place in group}) > 1
 
 
 def _beside_size(points: Points, group: list[int]) -> set[str]:

@@ -84,6 +84,23 @@ def lay_out(question: Question, given: Sequence[Override], composer: Composer) -
     )
 
 
+def added(question: Question, given: Sequence[Override]) -> set[str]:
+    """Keys to which the command line gives all that the file gives them, and perhaps more."""
+    found = set()
+    seeds = {seeding["seed"] for seeding in question.seeds if "seed" in seeding}
+    for item in given:
+        key = item.key_or_group
+        mine = [setting(key, value).value() for value in question.factors.get(key, [])]
+        mine = sorted(seeds) if key == "seed" and len(seeds) == len(question.seeds) else mine
+        try:
+            theirs = [each.value() for each in _separate(item)]
+        except HydraException:  # told elsewhere
+            continue
+        if mine and all(value in theirs for value in mine):
+            found.add(key)
+    return found
+
+
 def setting(key: str, value: Any) -> Override:
     """A value as the override that sets it."""
     return OverridesParser.create().parse_override(f"{key}={as_text(value)}")
@@ -96,15 +113,19 @@ def plain(combination: Combination) -> dict[str, Any]:
 
 def _given(item: Override, composer: Composer) -> list[Override]:
     """The values that the command line gives a key, each as an override of its own."""
-    if not item.is_sweep_override():
-        return [item]
     try:
-        texts = [str(value) for value in item.sweep_string_iterator()]
+        return _separate(item)
     except HydraException as error:
         composer.problems.append(
             UserError(what=str(error).splitlines()[0], where=item.input_line or "", remedy="list the values: KEY=A,B,C")
         )
         return []
+
+
+def _separate(item: Override) -> list[Override]:
+    if not item.is_sweep_override():
+        return [item]
+    texts = [str(value) for value in item.sweep_string_iterator()]
     return [OverridesParser.create().parse_override(f"{item.key_or_group}={text}") for text in texts]
 
 

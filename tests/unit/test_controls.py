@@ -246,6 +246,28 @@ def test_the_plan_tells_all_of_it(tmp_path: Path) -> None:
     assert any(row.startswith("dragged along data.size changes the epochs") for row in rows)
 
 
+def test_equal_budgets_of_data_sets_of_unknown_size_cannot_be_checked(tmp_path: Path) -> None:
+    epochs = "factors: {data.size: [1000, null]}\nfixed: [train.budget=3 epochs]\ncontrols: [budget]\n"
+    assert "how many examples there are hangs on data.size" in problems(tmp_path, epochs)
+    rates = epochs.replace("data.size: [1000, null]", "optimizer.lr: [1e-3, 2e-3]")
+    # The same data at every point, however large.
+    assert asked(tmp_path, rates.replace("[train", "[data.size=null, train")).controls
+
+
+def test_equal_compute_of_chosen_examples_cannot_be_checked(tmp_path: Path) -> None:
+    text = "factors: {data.selection: [shortest, longest]}\nfixed: [data.size=200]\ncontrols: [compute]\n"
+    assert "examples chosen by data.selection may be longer or shorter" in problems(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "factors", ["optimizer.lr: [1e-3, 2e-3]", "data_gen.num_examples: [1200, 1500]", "data: [curated, as_released]"]
+)
+def test_nested_data_needs_sizes_that_differ_and_nothing_else(factors: str, tmp_path: Path) -> None:
+    found = problems(tmp_path, f"factors: {{{factors}}}\ncontrols: [nested_data]\n")
+    assert "controls: nested_data" in found
+    assert "declared, but" in found
+
+
 def test_the_plan_tells_the_smallest_effect_it_can_detect(tmp_path: Path) -> None:
     text = "factors: {data.size: [250, 1000, 4000]}\nseeds: [0, 1, 2]\ncontrols: [steps]\n"
     told = shown(asked(tmp_path, text, f"output_dir={tmp_path}"), tmp_path)

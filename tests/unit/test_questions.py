@@ -177,6 +177,35 @@ def test_a_curve_over_what_moves_with_the_length_of_training_alone(tmp_path: Pat
     assert asked(tmp_path, budgets).analysis.curve == "data.size"
 
 
+def test_more_seeds_and_values_are_the_same_question(tmp_path: Path) -> None:
+    text = "factors: {data.size: [100, 200]}\nseeds: [0, 1]\n"
+
+    def name(*overrides: str) -> str:
+        return asked(tmp_path, text, *overrides, multirun=True).name
+
+    assert name("seed=0,1,2") == name("data.size=100,200,400") == name("data.size=200,100", "seed=1,0,5") == "mine"
+    others = (("seed=0,2",), ("data.size=100",), ("seed=0,1,2", "train.budget=3 steps"), ("seeds.data=7",))
+    changed = [name(*overrides) for overrides in others]
+    assert all(each.startswith("mine-") for each in changed)
+    assert len(set(changed)) == 4
+
+
+def test_a_metric_that_nobody_measures_is_told_and_an_unknown_one_refused(tmp_path: Path) -> None:
+    found = problems(tmp_path, SIZES + "metric: {exact_mach: higher, rouge_l: higher}\n")
+    assert "no metric 'exact_mach'" in found
+    assert "exact_match" in found
+    assert "more of exact_match is better" in problems(tmp_path, SIZES + "metric: {exact_match: lower}\n")
+    real = ("model=llama7b", "fsdp=full_shard", "fsdp.gpu=H100-80GB")
+    sweep = asked(tmp_path, SIZES + "metric: {exact_match: higher, rouge_l: higher}\n", *real)
+    (told,) = [text for text in sweep.dragged if "not measured" in text]
+    assert "exact_match; user_oriented_252.rouge_l decides" in told
+
+
+def test_one_level_is_compared_with_nothing_and_the_plan_says_so(tmp_path: Path) -> None:
+    sweep = asked(tmp_path, "factors: {data.size: [100]}\nanalysis: {contrasts: true}\n")
+    assert any("one level alone" in text for text in sweep.dragged)
+
+
 def test_a_single_value_goes_with_every_place_of_a_zip(tmp_path: Path) -> None:
     text = "factors: {optimizer: [adamw, muon], optimizer.lr: [1e-3, 0.015]}\nzip: {o: [optimizer, optimizer.lr]}\n"
     assert points(asked(tmp_path, text, "optimizer.lr=1e-4")) == [("adamw", 1e-4), ("muon", 1e-4)]
@@ -228,13 +257,18 @@ def test_a_path_can_be_meant_from_the_folder_of_the_file(tmp_path: Path, monkeyp
 
 
 def test_metrics_have_directions_and_the_first_one_that_is_measured_decides(tmp_path: Path) -> None:
-    text = "factors: {data.size: [100, 200]}\nmetric: {rouge_l: higher, exact_match: lower}\n"
+    text = "factors: {data.size: [100, 200]}\nmetric: {rouge_l: higher, exact_match: higher}\n"
     found = asked(tmp_path, text)
     assert found.metric == "embedded.rouge_l"
-    assert found.directions == {"embedded.rouge_l": "higher", "embedded.exact_match": "lower"}
+    assert found.directions == {"embedded.rouge_l": "higher", "embedded.exact_match": "higher"}
     found = asked(tmp_path, text.replace("rouge_l: higher, ", "embedded.exact_match: higher, "))
     assert found.metric == "embedded.exact_match"
-    assert "embedded.exact_match" in problems(tmp_path, text.replace("rouge_l: higher, exact_match", "exact_mach"))
+    assert "exact_match" in problems(tmp_path, text.replace("rouge_l: higher, exact_match", "exact_mach"))
+
+
+def test_no_recipe_is_a_choice_too(tmp_path: Path) -> None:
+    assert asked(tmp_path, SIZES, "recipe=null").points == asked(tmp_path, SIZES).points
+    assert "differ in more than their factors" in problems(tmp_path, "factors: {recipe: [null, alpaca7b]}\n")
 
 
 # --- mistakes
