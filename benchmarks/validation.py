@@ -5,10 +5,11 @@
 Runs the ten shipped questions in the embedded world, and 24 trainings of the default configuration with seeds of their
 own (data, initialisation and order), into one output folder; what is finished there is not run again.
 aa_false_positives: of 100 replays (seeds 0 to 99), how many find a difference between two disjoint sets of four of the
-24 runs; at most 10 are allowed. teacher_order_recovered, noise_found, truncation_found: 1 where the teacher's error
-rates come out in the planted order and each apart from the best, and where label noise and truncated answers lower
-exact match, all corrected for the comparisons of their question; else 0. sweeps: how many questions ran;
-sweep_seconds: of each, by the order of their names. Writes OUTPUT/validation.html. `--quick` is a smoke run whose
+24 runs; at most 10 are allowed. control_silent: 1 where the shipped question aa_control finds nothing.
+teacher_order_recovered, noise_found, truncation_found: 1 where the teacher's error rates come out in the planted order
+and each apart from the best, and where label noise and truncated answers lower exact match, all corrected for the
+comparisons of their question; else 0. sweeps: how many questions ran; sweep_seconds: of each, by the order of their
+names. Writes OUTPUT/validation.html. `--quick` is a smoke run whose
 verdicts say nothing.
 """
 
@@ -20,10 +21,12 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -32,13 +35,15 @@ sys.path.insert(0, str(ROOT))
 
 from alpaca import statistics  # noqa: E402
 from alpaca.report import blocks, html  # noqa: E402
-from alpaca.sweep import names  # noqa: E402
+from alpaca.sweep import expand, names  # noqa: E402
 
 POOL, ARM, REPLAYS, ALLOWED = 24, 4, 100, 10
 METRIC = "exact_match"
+CONTROL = "aa_control"
 QUICK = ["model.steps=20", "train.budget=10 steps", "eval.embedded.size=40", "data_gen.num_examples=300"]
 QUICK += ["data.size=100"]
 PLANTED = {
+    CONTROL: [],
     "teacher": ["teacher.error_rate=0.0,0.4", "teacher.verbosity=0.0", "seed=0,1"],
     "data_properties": ["data.selection=random", "data.input_share=null", "data.dedup_threshold=0.7", "seed=0"],
 }
@@ -62,17 +67,21 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, default=None)
     given = parser.parse_args()
     output = (given.output_dir or ROOT / (".bench/validation" if given.quick else "outputs")).resolve()
-    seconds = {name: launched(output, name, given.quick) for name in asked(given.quick)}
-    pool_seconds = launched(output, None, given.quick)
-    pool = next(iter(scores(output, pool_page(output)).values()))
+    seconds = {name: launched(output, commanded(name, given.quick)) for name in asked(given.quick)}
+    pool_command = commanded(None, given.quick)
+    pool_seconds = launched(output, pool_command)
+    pool = next(iter(scores(output, page_of(output, pool_command)).values()))
     alarms = replays(pool, REPLAYS if not given.quick else 10)
-    verdicts = [aa_verdict(alarms, len(pool)), *planted(output, given.quick)]
-    page(output, verdicts, seconds, pool_seconds, len(pool))
+    silent = control(output, given.quick)
+    verdicts = [aa_verdict(alarms, len(pool)), silent, *planted(output, given.quick)]
+    runs = [*ran(output, seconds, given.quick), ("the pool", f"{pool_seconds:.0f} s", f"{len(pool)} runs")]
+    page(output, verdicts, runs)
     result = {
         "aa_false_positives": sum(alarms),
-        "teacher_order_recovered": int(verdicts[1].holds),
-        "noise_found": int(verdicts[2].holds),
-        "truncation_found": int(verdicts[3].holds),
+        "control_silent": int(silent.holds),
+        "teacher_order_recovered": int(verdicts[2].holds),
+        "noise_found": int(verdicts[3].holds),
+        "truncation_found": int(verdicts[4].holds),
         "pool_runs": len(pool),
         "pool_seconds": round(pool_seconds, 1),
         "sweeps": len(seconds),
@@ -85,16 +94,21 @@ def asked(quick: bool) -> list[str]:
     return sorted(PLANTED) if quick else names()
 
 
-def launched(output: Path, name: str | None, quick: bool) -> float:
-    """Runs a question, or the pool of single runs; wall seconds."""
+def commanded(name: str | None, quick: bool) -> list[str]:
+    """The launch of a question, or of the pool of single runs, but for where its results go."""
     seeds = range(2 * ARM if quick else POOL)
     words = ["-m", f"seed={','.join(map(str, seeds))}"] if name is None else [f"sweep={name}"]
     if name and quick:
         words = ["-m", *words, *PLANTED[name]]
     words += ["model=tiny"] if name == "alpaca52k" else []  # the others start in the small world
+    return [*words, *(QUICK if quick else [])]
+
+
+def launched(output: Path, words: list[str]) -> float:
+    """Runs it; wall seconds."""
     print(f"== {' '.join(words)}", file=sys.stderr, flush=True)
     began = time.perf_counter()
-    command = [sys.executable, "launch.py", *words, *(QUICK if quick else []), f"output_dir={output}", "tracker=none"]
+    command = [sys.executable, "launch.py", *words, f"output_dir={output}", "tracker=none"]
     subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
     return time.perf_counter() - began
 
@@ -103,21 +117,20 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def pool_page(output: Path) -> Path:
-    """The newest page of a sweep over nothing but seeds."""
-    pages = [path.parent for path in output.glob("sweeps/*/results.json") if is_pool(path)]
-    return max(pages, key=lambda path: (path / "_SUCCESS").stat().st_mtime)
+def page_of(output: Path, words: list[str]) -> Path:
+    """The page of exactly this launch, whatever else lies in the folder."""
+    found = expand([word for word in words if word != "-m"], multirun=True)
+    return output / "sweeps" / found.name
 
 
-def is_pool(path: Path) -> bool:
-    points = read(path)["points"]
-    return len(points) >= 2 * ARM and all(not point["factors"] for point in points)
-
-
-def question_page(output: Path, name: str) -> Path:
-    """The newest page of a question, by its own name or with a digest of what the command changed."""
-    pages = [path for path in output.glob(f"sweeps/{name}*") if path.name.rpartition("-")[0] in ("", name)]
-    return max((path for path in pages if (path / "_SUCCESS").exists()), key=lambda path: path.stat().st_mtime)
+def ran(output: Path, seconds: dict[str, float], quick: bool) -> list[tuple[str | blocks.Link, str, str]]:
+    """Each question with a link to its page, its wall time and what it answers."""
+    rows: list[tuple[str | blocks.Link, str, str]] = []
+    for name, value in sorted(seconds.items()):
+        folder = page_of(output, commanded(name, quick))
+        link = blocks.Link(text=name, target=f"sweeps/{quote(folder.name)}/report.html")
+        rows.append((link, f"{value:.0f} s", str(read(folder / "results.json")["answer"])))
+    return rows
 
 
 def scores(output: Path, folder: Path) -> Scores:
@@ -148,8 +161,18 @@ def aa_verdict(alarms: list[bool], runs: int) -> Verdict:
     )
 
 
+def control(output: Path, quick: bool) -> Verdict:
+    """The shipped question with two arms of one configuration."""
+    found = effects(output, CONTROL, {}, quick)
+    return Verdict(
+        claim=f"{CONTROL}: two arms with no seed in common do not differ",
+        found="; ".join(told(effect) for effect in found.values()),
+        holds=not any(effect.significant for effect in found.values()),
+    )
+
+
 def planted(output: Path, quick: bool) -> list[Verdict]:
-    teacher = effects(output, "teacher", {"teacher.error_rate": 0.0, "teacher.verbosity": 0.0})
+    teacher = effects(output, "teacher", {"teacher.error_rate": 0.0, "teacher.verbosity": 0.0}, quick)
     by_rate = [(0.0, None), *((rate, teacher[one(teacher, "teacher.error_rate", rate)]) for rate in rates(quick))]
     means = [0.0 if effect is None else effect.interval.estimate for _, effect in by_rate]
     ordered = means == sorted(means, reverse=True)
@@ -159,7 +182,7 @@ def planted(output: Path, quick: bool) -> list[Verdict]:
         found="; ".join(f"{rate:g} wrong: {told(effect)}" for rate, effect in by_rate if effect is not None),
         holds=ordered and apart,
     )
-    data = effects(output, "data_properties", {"data.label_noise": 0.0, "data.truncated_outputs": 0.0})
+    data = effects(output, "data_properties", {"data.label_noise": 0.0, "data.truncated_outputs": 0.0}, quick)
     noise = data[one(data, "data.label_noise", 0.3)]
     cut = data[one(data, "data.truncated_outputs", 0.5)]
     return [order, lowers("30 % of labels wrong", noise), lowers("half of the answers cut short", cut)]
@@ -179,9 +202,9 @@ def told(effect: statistics.Effect) -> str:
     return f"{points[0]:+.1f} points ({points[1]:+.1f} to {points[2]:+.1f}), corrected p {effect.corrected_p:.2g}"
 
 
-def effects(output: Path, name: str, baseline: dict[str, float]) -> dict[str, statistics.Effect]:
+def effects(output: Path, name: str, baseline: dict[str, float], quick: bool) -> dict[str, statistics.Effect]:
     """Each arm of a question against its baseline, the first point that has these values."""
-    found = scores(output, question_page(output, name))
+    found = scores(output, page_of(output, commanded(name, quick)))
     base = next(arm for arm in found if baseline.items() <= json.loads(arm).items() and is_base(arm))
     return {effect.arm: effect for effect in statistics.compare(found, base).effects}
 
@@ -196,11 +219,9 @@ def one(found: dict[str, statistics.Effect], factor: str, value: float) -> str:
     return next(arm for arm in found if json.loads(arm).get(factor) == value)
 
 
-def page(output: Path, verdicts: list[Verdict], seconds: dict[str, float], pool_seconds: float, runs: int) -> None:
+def page(output: Path, verdicts: list[Verdict], runs: Sequence[tuple[str | blocks.Link, str, str]]) -> None:
     """The certificate beside the results that it rests on."""
     rows = [(each.claim, each.found, "holds" if each.holds else "does not hold") for each in verdicts]
-    times = [(name, f"{value:.0f} s") for name, value in sorted(seconds.items())]
-    times.append((f"the pool, {runs} runs", f"{pool_seconds:.0f} s"))
     document = blocks.Document(
         title="Validation of the instrument",
         lead=f"{sum(each.holds for each in verdicts)} of {len(verdicts)} claims hold in the embedded world, where the "
@@ -213,7 +234,9 @@ def page(output: Path, verdicts: list[Verdict], seconds: dict[str, float], pool_
             blocks.Section(
                 title="What was run",
                 blocks=[
-                    blocks.Table(label="Runs", head=["question", "wall time"], rows=times, right=frozenset({1})),
+                    blocks.Table(
+                        label="Runs", head=["question", "wall time", "answer"], rows=runs, right=frozenset({1})
+                    ),
                     blocks.Text(text="A time of seconds means that the results were there before.", kind="fine"),
                 ],
             ),
