@@ -20,6 +20,16 @@ ORIGINAL = "the original's recipe: about $500 of teacher and $100 of GPUs"
 """Stanford Alpaca's release (2023): its data cost less than $500, its training less than $100."""
 
 
+REQUESTS, PRICE, TIME = "the number of requests", "the price", "the time"
+KNOWN_BY = {
+    REQUESTS: "data_gen.num_examples=N of what is answered anew; a pool that is rated is counted once it is there "
+    "(until=sample)",
+    PRICE: "spend.prices=FILE with a table of your own",
+    TIME: "data.size=N, and fsdp.gpu=NAME for the kind of GPU",
+}
+"""What is not known -> what makes it known."""
+
+
 @dataclass(kw_only=True, slots=True)
 class Bill:
     """Sums over the stages that are left to do."""
@@ -28,6 +38,10 @@ class Bill:
     teacher_usd: float = 0.0
     unpriced: list[str] = field(default_factory=list)
     """Stages that ask a teacher whose price nobody knows."""
+    uncounted: list[str] = field(default_factory=list)
+    """Stages that ask a teacher nobody knows how often."""
+    uncounted_paid: list[str] = field(default_factory=list)
+    """Those of them that may cost money."""
     gpu_hours: dict[str, float] = field(default_factory=dict)
     cpu_seconds: float = 0.0
     """On processors, one process after the other: of training, and of other stages where such ran before."""
@@ -54,29 +68,44 @@ class Bill:
     def _unpriced_gpus(self) -> list[str]:
         return sorted(name for name in self.gpu_hours if name not in self.prices.usd_per_hour)
 
+    @property
+    def _unknown_usd(self) -> dict[str, list[str]]:
+        """What of a stage or GPU is not known and may be money -> of which."""
+        found = {
+            REQUESTS: self.uncounted_paid,
+            PRICE: [*self.unpriced, *self._unpriced_gpus],
+            TIME: self.untimed,
+        }
+        return {what: names for what, names in found.items() if names}
+
     def told(self) -> list[str]:
         """In words, one line for each part; nothing where nothing is left to do."""
         lines = [*self._teachers(), *self._gpus(), *self._processor()]
         if self.gpu_hours or self.teacher_usd:
-            lines.append(f"together about ${self.usd:,.2f} (a guess); {ORIGINAL}")
+            rest = ", without what is not known" if self._unknown_usd else ""
+            lines.append(f"together about ${self.usd:,.2f} (a guess){rest}; {ORIGINAL}")
         return lines
 
     def beyond(self, limit: Limit) -> Iterator[UserError]:
-        """What the guess is above, and what cannot be held against a limit of money."""
+        """What the guess is above, else what cannot be held against a limit because nobody knows it."""
         max_usd, max_tokens = limit.max_usd, limit.max_tokens
         if max_usd is not None and self.usd > max_usd:
-            yield _beyond(f"a guess of ${self.usd:,.2f} is above the limit of ${max_usd:,.2f}", "spend.max_usd")
-        elif max_usd is not None and (unknown := [*self.unpriced, *self._unpriced_gpus, *self.untimed]):
-            yield _beyond(f"the price is not known of {_few(unknown)}", "spend.max_usd")
+            yield _above(f"${self.usd:,.2f}", f"${max_usd:,.2f}", "max_usd")
+        elif max_usd is not None:
+            for what, names in self._unknown_usd.items():
+                yield _unknown(what, names, "max_usd")
         if max_tokens is not None and self.tokens > max_tokens:
-            text = f"a guess of {asking.short(self.tokens)} tokens is above the limit of {max_tokens:,}"
-            yield _beyond(text, "spend.max_tokens")
+            yield _above(f"{asking.short(self.tokens)} tokens", f"{max_tokens:,}", "max_tokens")
+        elif max_tokens is not None and self.uncounted:
+            yield _unknown(REQUESTS, self.uncounted, "max_tokens")
 
     def _teachers(self) -> Iterator[str]:
         if self.tokens:
             money = f"${self.teacher_usd:,.2f}" if self.teacher_usd else "no money"
             rest = f"; price unknown: {_few(self.unpriced)}" if self.unpriced else ""
             yield f"teachers: about {asking.short(self.tokens)} tokens (a guess), {money}{rest}"
+        if self.uncounted:
+            yield f"teachers: {REQUESTS} is not known of {_few(self.uncounted)}"
 
     def _gpus(self) -> Iterator[str]:
         for name, hours in sorted(self.gpu_hours.items()):
@@ -115,11 +144,13 @@ def over_limit(session: Session, limit: Limit) -> Iterator[UserError]:
 
 
 def _add_teacher(found: Bill, label: str, expected: Expectation) -> None:
-    if expected.tokens is None:
+    if not expected.asks:
         return
-    found.tokens += expected.tokens
+    if expected.tokens is None:
+        found.uncounted.append(label)
+    found.tokens += expected.tokens or 0
     if expected.teacher_usd is None:
-        found.unpriced.append(label)
+        (found.uncounted_paid if expected.tokens is None else found.unpriced).append(label)
     else:
         found.teacher_usd += expected.teacher_usd
 
@@ -136,9 +167,19 @@ def _add_time(found: Bill, session: Session, key: str, expected: Expectation) ->
         found.untimed.append(session.label(key))
 
 
-def _beyond(what: str, where: str) -> UserError:
+def _above(guess: str, most: str, key: str) -> UserError:
     remedy = "raise it in the question file, or fewer points, seeds or examples"
-    return UserError(what=what, where=f"{where} of the question", remedy=remedy)
+    return UserError(
+        what=f"a guess of {guess} is above the limit of {most}", where=f"spend.{key} of the question", remedy=remedy
+    )
+
+
+def _unknown(what: str, names: list[str], key: str) -> UserError:
+    return UserError(
+        what=f"{what} is not known of {_few(names)}",
+        where=f"spend.{key} of the question",
+        remedy=f"{KNOWN_BY[what]}; or no spend.{key} in the question file",
+    )
 
 
 def _few(names: list[str]) -> str:

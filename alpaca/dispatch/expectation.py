@@ -21,6 +21,8 @@ class Expectation:
     seconds: float | None = None
     before: bool = False
     """Whether the time is that of stages which ran before."""
+    asks: bool = False
+    """Whether a teacher is asked."""
     tokens: int | None = None
     """That a teacher will be sent and will answer."""
     teacher_usd: float | None = None
@@ -52,6 +54,7 @@ def expect(node: Node, plan: Plan, earlier: Earlier, threads: int, may_measure: 
     return Expectation(
         seconds=before,
         before=before is not None,
+        asks=asked is not None,
         tokens=asked.tokens if asked else None,
         teacher_usd=asked.usd if asked else None,
         answers=node.stage == "respond" and not is_tiny(node, plan),

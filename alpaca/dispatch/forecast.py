@@ -41,13 +41,17 @@ def _sample(node: Node, plan: Plan, output: Path) -> str:
         return f"reads {len(source.sources)} data sets"
     if not isinstance(source, AskedDataGen) or config.teacher is None:
         return ""
-    asked = asking.asked(node, plan, output)
-    return asked.told() if asked is not None else "one request per instruction"
+    return _asked(node, plan, output, otherwise="one request per instruction")
 
 
 def _rate(node: Node, plan: Plan, output: Path) -> str:
+    return _asked(node, plan, output, otherwise="one request per example of the pool")
+
+
+def _asked(node: Node, plan: Plan, output: Path, otherwise: str) -> str:
+    """otherwise: what is told where the number of requests is not known."""
     asked = asking.asked(node, plan, output)
-    return asked.told() if asked is not None else "one request per example of the pool"
+    return otherwise if asked is None or asked.requests is None else asked.told()
 
 
 def _moderate(node: Node, plan: Plan, output: Path) -> str:

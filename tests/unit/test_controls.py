@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -323,6 +324,46 @@ def test_without_a_limit_nothing_is_forecast_before_a_launch(tmp_path: Path, mon
     session = prepare.open_session(found.plan, found.runs[0], found.name)
     monkeypatch.setattr(bill, "bill", lambda session: pytest.fail("forecast"))
     assert list(bill.over_limit(session, found.spend)) == []
+
+
+def bill_of(output: Path, *overrides: str) -> bill.Bill:
+    found = expand((*overrides, f"output_dir={output}"), multirun=False)
+    return bill.bill(prepare.open_session(found.plan, found.runs[0], found.name))
+
+
+HUB = ["data_gen=released", "data_gen.hub=owner/name", "data_gen.revision=" + "0" * 40, "data.selection=judge_score"]
+PAID = ["teacher=openai", "teacher.model=gpt-6-luna", "until=curate"]
+
+
+def test_an_unknown_number_of_requests_is_within_no_limit(tmp_path: Path) -> None:
+    found = bill_of(tmp_path, *HUB, *PAID)
+    assert any(line.startswith("teachers: the number of requests is not known of rate/") for line in found.told())
+    money, tokens = map(str, found.beyond(Limit(max_usd=1000.0, max_tokens=10**9)))
+    for text, key in ((money, "spend.max_usd"), (tokens, "spend.max_tokens")):
+        assert f"{key} of the question: the number of requests is not known of rate/" in text
+        assert f"until=sample); or no {key} in the question file" in text
+
+
+def test_a_teacher_that_is_free_is_within_any_limit_of_money(tmp_path: Path) -> None:
+    found = bill_of(tmp_path, *HUB, "teacher=programmatic", "until=curate")
+    assert list(found.beyond(Limit(max_usd=0.01))) == []
+    assert "max_tokens" in str(*found.beyond(Limit(max_tokens=10)))
+
+
+def test_instructions_in_another_form_are_within_no_limit_that_they_break(tmp_path: Path) -> None:
+    turns = {"messages": [{"role": "user", "content": "Do"}, {"role": "assistant", "content": "Done"}]}
+    (tmp_path / "chats.json").write_text(json.dumps([turns] * 50_000))
+    found = bill_of(tmp_path, "data_gen=reanswer", f"data_gen.path={tmp_path / 'chats.json'}", *PAID)
+    money, tokens = map(str, found.beyond(Limit(max_usd=0.01, max_tokens=1000)))
+    assert "a guess of $5.60 is above the limit of $0.01" in money  # 50,000 x (120 x $0.10 + 200 x $0.50) / 1e6
+    assert "a guess of 16 M tokens is above the limit of 1,000" in tokens
+
+
+def test_an_unknown_price_has_a_way_out(tmp_path: Path) -> None:
+    words = ["teacher=openai", "teacher.model=m", "teacher.base_url=http://127.0.0.1:9/v1", "until=curate"]
+    (problem,) = bill_of(tmp_path, *words).beyond(Limit(max_usd=1.0))
+    assert "the price is not known of sample/" in str(problem)
+    assert "spend.prices=FILE" in str(problem)
 
 
 def test_seeds_of_arms_stand_apart(tmp_path: Path) -> None:

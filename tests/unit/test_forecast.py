@@ -6,7 +6,9 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from alpaca import plan, sweep
 from alpaca.artifacts import find_folder
@@ -14,6 +16,7 @@ from alpaca.dispatch import asking, forecast, launch, prepare, training
 from alpaca.dispatch.earlier import Earlier
 from alpaca.footprint import gpus, speed
 from alpaca.runtime import provenance
+from alpaca.teachers import moderation, openai
 
 OPENAI = ["teacher=openai", "teacher.model=gpt-6-luna", "until=curate"]
 
@@ -78,6 +81,52 @@ def test_the_instructions_to_be_answered_are_counted(tmp_path: Path) -> None:
     source = ["data_gen=reanswer", f"data_gen.path={path}", "data.size=null"]
     found = guesses(*source, *OPENAI, "data.selection=judge_score")
     assert (found["sample"].requests, found["rate"].requests) == (70, 70)
+
+
+ALPACA, LIMA = {"instruction": "Say \"instruction\"", "output": ""}, {"conversations": ["Do", "Done"]}
+MESSAGES = {"messages": [{"role": "user", "content": "Do"}, {"role": "assistant", "content": "Done"}]}
+
+
+@pytest.mark.parametrize("record", [ALPACA, LIMA, MESSAGES])
+def test_records_of_every_form_are_counted(record: dict[str, object], tmp_path: Path) -> None:
+    array, lines = tmp_path / "data.json", tmp_path / "data.jsonl"
+    array.write_text(json.dumps([record] * 70))
+    lines.write_text(f"{json.dumps(record)}\n\n" * 70)
+    for path in (array, lines):
+        assert guesses("data_gen=reanswer", f"data_gen.path={path}", *OPENAI)["sample"].requests == 70
+    released = ["data_gen=released", f"data_gen.path={lines}", "data.size=null", "data.selection=judge_score"]
+    assert guesses(*released, *OPENAI)["rate"].requests == 70
+
+
+def test_rows_of_parquet_and_a_finished_folder_are_counted(tmp_path: Path) -> None:
+    table = pyarrow.table({"instruction": ["Do"] * 70, "input": [""] * 70, "output": [""] * 70})
+    parquet.write_table(table, tmp_path / "data.parquet")
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / "examples.jsonl").write_text(f"{json.dumps(ALPACA)}\n" * 70)
+    for name in ("data.parquet", "stage"):
+        assert guesses("data_gen=reanswer", f"data_gen.path={tmp_path / name}", *OPENAI)["sample"].requests == 70
+    torn = tmp_path / "torn.parquet"
+    torn.write_bytes(b"PAR1 and no more")
+    assert guesses("data_gen=reanswer", f"data_gen.path={torn}", *OPENAI)["sample"].requests is None
+
+
+def test_a_number_of_requests_that_nobody_knows_is_no_stage_without_requests() -> None:
+    hub = ["data_gen=released", "data_gen.hub=a/b", "data.size=null", "data.selection=judge_score"]
+    found = guesses(*hub, *OPENAI)
+    assert set(found) == {"rate"}
+    assert (found["rate"].requests, found["rate"].tokens, found["rate"].usd) == (None, None, None)
+    assert "not known" in found["rate"].told()
+    assert guesses(*hub, "teacher=programmatic", "until=curate")["rate"].usd == 0.0
+
+
+def test_a_moderator_that_wants_money_is_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*OPENAI, "data_gen.num_examples=1000", "data.size=100", "data.moderation=openai"]
+    assert "moderate" not in guesses(*words)
+    paid = moderation.Moderator(lambda config: openai.OpenAI(model="gpt-6-luna"), moderation.openai_opened)
+    monkeypatch.setitem(moderation.MODERATORS, "openai", paid)
+    found = guesses(*words)["moderate"]
+    assert found.requests == 1000
+    assert found.usd
 
 
 # --- training
