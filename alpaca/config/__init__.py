@@ -176,6 +176,8 @@ class EvalSource:
     sha256: str = what("")
     size: int | None = what(None, least=1)
     """Only the first so many items; null: all."""
+    items: int | None = how(None, least=1)
+    """Items in the file with that digest, for the plan's forecast."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -1,6 +1,6 @@
 """What a whole plan will cost: tokens of teachers and hours of GPUs, as guesses that are marked so, and in dollars.
 
-Only what is left to do counts. Answering on a GPU is not forecast, and the bill says so.
+Only what is left to do counts. What nobody can forecast is named, and is within no limit of money.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from alpaca.teachers import prices
 ORIGINAL = "the original's recipe: about $500 of teacher and $100 of GPUs"
 """Stanford Alpaca's release (2023): its data cost less than $500, its training less than $100."""
 
-
 REQUESTS, PRICE, TIME = "the number of requests", "the price", "the time"
 KNOWN_BY = {
     REQUESTS: "data_gen.num_examples=N of what is answered anew; a pool that is rated is counted once it is there "
     "(until=sample)",
     PRICE: "spend.prices=FILE with a table of your own",
-    TIME: "data.size=N, and fsdp.gpu=NAME for the kind of GPU",
+    TIME: "data.size=N and eval.NAME.size=N, and fsdp.gpu=NAME for the kind of GPU",
 }
 """What is not known -> what makes it known."""
+
+ON_GPUS = {"train": "training", "respond": "answers"}
+"""Kinds of stages that run on GPUs where there are any, in words."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -48,9 +50,9 @@ class Bill:
     cpu_stages: int = 0
     """That `cpu_seconds` counts."""
     untimed: list[str] = field(default_factory=list)
-    """Trainings on GPUs, or on nobody knows what, whose time is not known."""
-    unforecast: int = 0
-    """Stages that answer with a model on a GPU."""
+    """Trainings and answers on GPUs, or on nobody knows what, whose time is not known."""
+    work: set[str] = field(default_factory=set)
+    """The kinds of stages that `gpu_hours` counts."""
     measured: bool = False
     """Whether some time was taken from stages that ran before."""
     prices: prices.GpuPrices = field(default_factory=prices.gpu_prices)
@@ -81,7 +83,7 @@ class Bill:
     def told(self) -> list[str]:
         """In words, one line for each part; nothing where nothing is left to do."""
         lines = [*self._teachers(), *self._gpus(), *self._processor()]
-        if self.gpu_hours or self.teacher_usd:
+        if self.usd:
             rest = ", without what is not known" if self._unknown_usd else ""
             lines.append(f"together about ${self.usd:,.2f} (a guess){rest}; {ORIGINAL}")
         return lines
@@ -108,15 +110,14 @@ class Bill:
             yield f"teachers: {REQUESTS} is not known of {_few(self.uncounted)}"
 
     def _gpus(self) -> Iterator[str]:
+        work = " and ".join(words for stage, words in ON_GPUS.items() if stage in self.work)
         for name, hours in sorted(self.gpu_hours.items()):
             price = self.prices.usd_per_hour.get(name)
             money = "price unknown" if price is None else f"${hours * price:,.2f} at ${price:g} ({self.prices.date})"
             how = "by what ran before and guesses" if self.measured else "a guess"
-            yield f"training: about {hours:.2g} GPU-hours of {name} ({how}), {money}"
-        if self.gpu_hours and self.unforecast:
-            yield f"answers: {self.unforecast} stages on GPUs, not counted"
+            yield f"{work}: about {hours:.2g} GPU-hours of {name} ({how}), {money}"
         if self.untimed:
-            yield f"training: time not known of {_few(self.untimed)}"
+            yield f"GPUs: {TIME} is not known of {_few(self.untimed)}"
 
     def _processor(self) -> Iterator[str]:
         if self.cpu_stages:
@@ -133,7 +134,6 @@ def bill(session: Session) -> Bill:
             expected = expectation.expect(session.plan.nodes[key], session.plan, session.earlier, threads)
             _add_teacher(found, session.label(key), expected)
             _add_time(found, session, key, expected)
-            found.unforecast += expected.answers
     return found
 
 
@@ -156,14 +156,14 @@ def _add_teacher(found: Bill, label: str, expected: Expectation) -> None:
 
 
 def _add_time(found: Bill, session: Session, key: str, expected: Expectation) -> None:
-    node = session.plan.nodes[key]
     found.measured |= expected.before
     if expected.gpu_hours is not None and expected.gpu:
         found.gpu_hours[expected.gpu] = found.gpu_hours.get(expected.gpu, 0.0) + expected.gpu_hours
+        found.work.add(session.plan.nodes[key].stage)
     elif expected.seconds is not None:
         found.cpu_seconds += expected.seconds
         found.cpu_stages += 1
-    elif node.stage == "train" and not expectation.is_tiny(node, session.plan):
+    elif expected.untimed:
         found.untimed.append(session.label(key))
 
 

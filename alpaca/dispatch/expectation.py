@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from alpaca.config import TinyModel
+from alpaca.config import EvalSource, Model, RespondConfig, TinyModel
 from alpaca.dispatch import asking, training
 from alpaca.dispatch.earlier import Earlier
+from alpaca.footprint import Gpu, outlook, shape_of
 from alpaca.plan import Node, Plan
 from alpaca.teachers.prices import GpuPrices
 
 HOUR = 3600.0
+WEIGHT_BYTES = 4
+"""Of one number: models answer in fp32, whatever they were trained in (`alpaca.generation`)."""
+BANDWIDTH_SHARE = 0.5
+"""Of a GPU's published bandwidth that decoding reaches: a guess."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +36,8 @@ class Expectation:
     gpu: str | None = None
     """The kind that it runs on; None: a processor, or not known."""
     gpus: int = 1
-    answers: bool = False
-    """Whether it generates with a model that wants a GPU, which is not forecast before one ran."""
+    untimed: bool = False
+    """Whether it may take a GPU for a time that nobody knows."""
 
     @property
     def gpu_hours(self) -> float | None:
@@ -50,6 +57,8 @@ def expect(node: Node, plan: Plan, earlier: Earlier, threads: int, may_measure: 
     before = earlier.seconds(node, plan)
     if node.stage == "train":
         return _training(node, plan, earlier, threads, may_measure)
+    if node.stage == "respond":
+        return _answers(node, plan, before)
     asked = asking.asked(node, plan, earlier.output)
     return Expectation(
         seconds=before,
@@ -57,22 +66,58 @@ def expect(node: Node, plan: Plan, earlier: Earlier, threads: int, may_measure: 
         asks=asked is not None,
         tokens=asked.tokens if asked else None,
         teacher_usd=asked.usd if asked else None,
-        answers=node.stage == "respond" and not is_tiny(node, plan),
     )
 
 
 def _training(node: Node, plan: Plan, earlier: Earlier, threads: int, may_measure: bool) -> Expectation:
     before = earlier.seconds(node, plan)
     found = training.expected(node, plan, earlier.output, threads, may_measure=may_measure)
+    seconds = found.seconds if before is None else before
     return Expectation(
-        seconds=found.seconds if before is None else before,
+        seconds=seconds,
         before=before is not None,
         gpu=found.gpu,
         gpus=node.config.fsdp.world_size,
+        untimed=seconds is None and not isinstance(node.config.model, TinyModel),
     )
 
 
-def is_tiny(node: Node, plan: Plan) -> bool:
-    """Whether the model of this stage, or of the training before it, is one of the embedded world."""
-    above = [plan.nodes[key] for key in node.parents.values()]
-    return any(isinstance(getattr(each.config, "model", None), TinyModel) for each in (node, *above))
+def _answers(node: Node, plan: Plan, before: float | None) -> Expectation:
+    """On one GPU of the kind that the training before it runs on; on a processor the time is not guessed."""
+    train = plan.nodes[node.parents["model"]].config
+    found = outlook(train, may_measure=False)
+    gpu = found.gpu if found else None
+    seconds = before if before is not None or gpu is None else decoding_seconds(node.config, train.model, gpu)
+    on_processor = found is not None and gpu is None
+    return Expectation(
+        seconds=seconds,
+        before=before is not None,
+        gpu=gpu.name if gpu else None,
+        untimed=seconds is None and not on_processor and not isinstance(train.model, TinyModel),
+    )
+
+
+def decoding_seconds(config: RespondConfig, model: Model, gpu: Gpu) -> float | None:
+    """A guess by memory bandwidth; None where the number of items or the model's shape is not known.
+
+    Every step of decoding reads all weights once for its whole batch (Pope et al., arXiv 2211.05102). That each batch
+    goes on to max_new_tokens is too much; prompts, the cache of keys and values and loading are left out.
+    """
+    items, shape = items_of(config), shape_of(model)
+    if items is None or shape is None:
+        return None
+    steps = math.ceil(items / config.responses.batch) * config.responses.max_new_tokens
+    return steps * shape.matrices * WEIGHT_BYTES / (gpu.bandwidth * 1e9 * BANDWIDTH_SHARE)
+
+
+def items_of(source: EvalSource) -> int | None:
+    """Items of an evaluation that are answered; None where the set alone knows."""
+    return whole_set(source) if source.size is None else source.size
+
+
+def whole_set(source: EvalSource) -> int | None:
+    """All items of a set: the lines of a file of the user's own, else what its configuration says."""
+    if source.path is None:
+        return source.items
+    file = Path(source.path).expanduser()
+    return sum(bool(line.strip()) for line in file.read_bytes().split(b"\n")) if file.is_file() else None

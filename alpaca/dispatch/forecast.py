@@ -15,7 +15,7 @@ from alpaca.config import (
     RespondConfig,
     SampleConfig,
 )
-from alpaca.dispatch import asking, training
+from alpaca.dispatch import asking, expectation, training
 from alpaca.dispatch.earlier import Earlier
 from alpaca.plan import Node, Plan
 
@@ -27,9 +27,18 @@ def cost(node: Node, plan: Plan, earlier: Earlier, threads: int = 1) -> str:
     amount = describe(node, plan, output) if describe else ""
     if node.stage == "train":
         amount = training.line(node, plan, output, threads)
+    return "; ".join(part for part in (amount, _time(node, plan, earlier, threads)) if part) or "seconds"
+
+
+def _time(node: Node, plan: Plan, earlier: Earlier, threads: int) -> str:
+    """As before, else the guess of what answers on a GPU; that of training is told by its own line."""
     seconds = earlier.seconds(node, plan)
-    before = "" if seconds is None else f"about {seconds:.0f} s, as before"
-    return "; ".join(part for part in (amount, before) if part) or "seconds"
+    if seconds is not None:
+        return f"about {seconds:.0f} s, as before"
+    expected = expectation.expect(node, plan, earlier, threads) if node.stage == "respond" else None
+    if expected is None or expected.seconds is None:
+        return ""
+    return f"about {training.clock(expected.seconds)} on a GPU {expected.gpu} (a guess)"
 
 
 def _sample(node: Node, plan: Plan, output: Path) -> str:
@@ -72,7 +81,8 @@ def _pretrain(node: Node, plan: Plan, output: Path) -> str:
 
 def _respond(node: Node, plan: Plan, output: Path) -> str:
     config: RespondConfig = node.config
-    items = f"{config.size:,} items" if config.size else "all items"
+    count = expectation.items_of(config)
+    items = "all items" if count is None else f"{count:,} items"
     return f"{items}, up to {config.responses.max_new_tokens} new tokens each"
 
 

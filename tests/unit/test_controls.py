@@ -293,10 +293,11 @@ def test_the_bill_counts_what_is_left_to_do(tmp_path: Path) -> None:
     assert any("$500" in line for line in first.told())
     assert not list(first.beyond(Limit(max_usd=first.usd + 0.01, max_tokens=0)))
     assert "is above the limit" in str(*first.beyond(Limit(max_usd=first.usd / 2)))
-    train = next(folder for key, folder in session.folders.items() if session.plan.nodes[key].stage == "train")
-    train.mkdir(parents=True)
-    (train / "_SUCCESS").write_text("{}")
-    assert bill.bill(session).told() == []
+    folders = {session.plan.nodes[key].stage: folder for key, folder in session.folders.items()}
+    for stage, left in (("train", ["answers", "together"]), ("respond", [])):
+        folders[stage].mkdir(parents=True)
+        (folders[stage] / "_SUCCESS").write_text("{}")
+        assert [line.split()[0].strip(":") for line in bill.bill(session).told()] == left
 
 
 def test_a_gpu_without_a_price_has_none_made_up(tmp_path: Path) -> None:
@@ -364,6 +365,32 @@ def test_an_unknown_price_has_a_way_out(tmp_path: Path) -> None:
     (problem,) = bill_of(tmp_path, *words).beyond(Limit(max_usd=1.0))
     assert "the price is not known of sample/" in str(problem)
     assert "spend.prices=FILE" in str(problem)
+
+
+LLAMA = ["model=llama7b", "fsdp=full_shard", "fsdp.gpu=H100-80GB"]
+
+
+def test_answers_on_gpus_are_in_the_bill(tmp_path: Path) -> None:
+    with_answers, without = bill_of(tmp_path, *LLAMA), bill_of(tmp_path, *LLAMA, "until=train")
+    # 4 batches x 128 tokens, each of 6.6e9 weights of 4 bytes at half of 3,350 GB/s.
+    answering = 4 * 128 * 6.607e9 * 4 / 1.675e12 / 3600
+    hours = (found.gpu_hours["H100-80GB"] for found in (with_answers, without))
+    assert next(hours) - next(hours) == pytest.approx(answering, rel=0.01)
+    assert with_answers.told()[0].startswith("training and answers: about ")
+    assert without.told()[0].startswith("training: about ")
+
+
+def test_answers_to_nobody_knows_how_many_items_are_within_no_limit_of_money(tmp_path: Path) -> None:
+    found = bill_of(tmp_path, *LLAMA, "eval.user_oriented_252.items=null")
+    (problem,) = found.beyond(Limit(max_usd=1000.0))
+    assert "the time is not known of respond/" in str(problem)
+    assert any(line.startswith("GPUs: the time is not known of respond/") for line in found.told())
+    assert "without what is not known" in found.told()[-1]
+    assert list(found.beyond(Limit(max_tokens=1))) == []
+
+
+def test_answers_on_a_processor_want_no_money(tmp_path: Path) -> None:
+    assert list(bill_of(tmp_path).beyond(Limit(max_usd=0.01))) == []
 
 
 def test_seeds_of_arms_stand_apart(tmp_path: Path) -> None:

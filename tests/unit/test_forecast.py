@@ -12,11 +12,13 @@ from pyarrow import parquet
 
 from alpaca import plan, sweep
 from alpaca.artifacts import find_folder
-from alpaca.dispatch import asking, forecast, launch, prepare, training
+from alpaca.config import EvalSource
+from alpaca.dispatch import asking, expectation, forecast, launch, prepare, training
 from alpaca.dispatch.earlier import Earlier
 from alpaca.footprint import gpus, speed
 from alpaca.runtime import provenance
 from alpaca.teachers import moderation, openai
+from alpaca.teachers.prices import GpuPrices
 
 OPENAI = ["teacher=openai", "teacher.model=gpt-6-luna", "until=curate"]
 
@@ -203,6 +205,44 @@ def test_tokens_that_are_computed_once_are_said_where_there_are_any() -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_no_seconds_are_told_of_formats_that_a_cpu_was_not_measured_in(precision: str) -> None:
     assert f"; time not known for {precision} on a CPU; " in told(f"precision={precision}")
+
+
+# --- answers
+
+
+def answering(*overrides: str) -> tuple[str, expectation.Expectation]:
+    """The plan's line for answers, and what is recorded with them."""
+    graph = plan.build(sweep.expand(list(overrides), multirun=False).runs)
+    (node,) = [node for node in graph.nodes.values() if node.stage == "respond"]
+    earlier = Earlier(Path("nowhere"))
+    return forecast.cost(node, graph, earlier), expectation.expect(node, graph, earlier, 1, may_measure=False)
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_answers_are_forecast_by_the_bandwidth_of_one_gpu() -> None:
+    words = ["model=llama7b", "fsdp=full_shard", "fsdp.world_size=8"]
+    text, found = answering(*words, "fsdp.gpu=H200")
+    assert text == "252 items, up to 128 new tokens each; about 5.6 s on a GPU H200 (a guess)"
+    assert found.gpu_hours == pytest.approx(4 * 128 * 6.607e9 * 4 / (4.8e12 / 2) / 3600, rel=0.01)
+    kept = found.recorded(GpuPrices(date="2026-01-02", usd_per_hour={"H200": 2.0}))
+    assert kept == {"seconds": found.seconds, "gpu": "H200", "gpu_hours": found.gpu_hours, "usd_per_gpu_hour": 2.0}
+    large = answering(*words, "fsdp.gpu=H200", "eval.user_oriented_252.responses.batch=252")[1]
+    assert large.seconds == pytest.approx((found.seconds or 0) / 4)
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_answers_on_a_processor_are_not_guessed() -> None:
+    text, found = answering()
+    assert text == "400 items, up to 24 new tokens each"
+    assert found == expectation.Expectation()
+
+
+def test_items_are_those_that_are_answered(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text("{}\n\n{}\n{}\n")
+    source = {"set": "user_oriented", "items": 252}
+    counted = {"size": None}, {"size": 10}, {"path": str(path)}, {"path": str(tmp_path / "none")}, {"items": None}
+    assert [expectation.items_of(EvalSource(**source | one)) for one in counted] == [252, 10, 3, None, None]
 
 
 # --- settings without an effect
