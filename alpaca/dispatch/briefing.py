@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
-from alpaca.dispatch import prepare
+from alpaca.dispatch import expectation, prepare
 from alpaca.dispatch.prepare import Session
 from alpaca.dispatch.slurm import enqueue, records
 from alpaca.dispatch.slurm import states as slurm
 from alpaca.sweep import Sweep
 from alpaca.sweep.points import seeds_in_words, values_in_words
+
+if TYPE_CHECKING:
+    from alpaca.statistics import Design
 
 QUEUED = "queued"
 MOST_POINTS = 24
@@ -101,42 +106,97 @@ def _limits(sweep: Sweep, session: Session) -> Iterator[Line]:
 SEED_SD, ITEM_SD, SAME_ARM, ACROSS_ARMS = 0.02, 0.5, 0.35, 0.25
 """Spreads of exact match in the embedded world, as `estimated_design` read them off a sweep over teachers with three
 seeds and 400 items; ITEM_SD is the largest that right or wrong can have. A guess for any other world."""
+GRADED = {"rouge_l": 0.4}
+"""Metric that gives part of a point -> its spreads as a share of those (ROUGE-L of single items: 0.2). A guess."""
 
 
-def _detectable(sweep: Sweep, session: Session) -> Iterator[Line]:
-    """The smallest difference that the design would find, and what more seeds or items would make of it."""
+def _precision(sweep: Sweep, session: Session) -> Iterator[Line]:
+    """The smallest difference that the design would find, of one arm how wide the interval of its mean will be."""
     items, seeds, arms = _items(sweep), _seeds_of_each(sweep), len({repr(point) for point in sweep.points})
-    if items is None or arms < 2 or session.run.until != "score":
+    if items is None or session.run.until != "score":
         return
-    from alpaca.statistics import Design, detectable_effect  # a plan of one run does without numpy
+    design = _guessed(items, seeds, max(1, arms - 1), GRADED.get(_deciding(sweep).rpartition(".")[2], 1.0))
+    yield _interval(sweep, design) if arms == 1 else _detectable(sweep, design)
 
-    design = Design(
+
+def _guessed(items: int, seeds: int, comparisons: int, share: float) -> Design:
+    """share: of the spreads, see `GRADED`."""
+    from alpaca.statistics import Design  # a plan of one run does without numpy
+
+    return Design(
         items=items,
         seeds=seeds,
-        comparisons=arms - 1,
-        seed_sd=SEED_SD,
-        item_sd=ITEM_SD,
+        comparisons=comparisons,
+        seed_sd=share * SEED_SD,
+        item_sd=share * ITEM_SD,
         same_arm=SAME_ARM,
         across_arms=ACROSS_ARMS,
     )
-    more = {
-        f"with {seeds + 2} seeds": replace(design, seeds=seeds + 2),
-        f"with {2 * items} items": replace(design, items=2 * items),
-    }
-    others = ", ".join(f"{100 * detectable_effect(other):.1f} {name}" for name, other in more.items())
-    of = "these very runs, since one seed says nothing of others" if seeds == 1 else f"{seeds} seeds"
-    yield "detectable", (
-        f"{100 * detectable_effect(design):.1f} points with 80 % power: {items} items, {of}, {arms - 1} comparisons "
-        f"(a guess by spreads of the embedded world; {others})"
+
+
+def _detectable(sweep: Sweep, design: Design) -> Line:
+    from alpaca.statistics import detectable_effect
+
+    of = "these very runs, since one seed says nothing of others" if design.seeds == 1 else f"{design.seeds} seeds"
+    comparisons = f"{design.comparisons} comparison{'s' if design.comparisons > 1 else ''}"
+    return "detectable", (
+        f"{100 * detectable_effect(design):.1f} points with 80 % power: {design.items} items, {of}, {comparisons} "
+        f"(a guess by spreads of the embedded world; {_with_more(sweep, design, detectable_effect)})"
     )
 
 
+def _interval(sweep: Sweep, design: Design) -> Line:
+    few = "" if design.seeds >= _seeds_for_t() else ", over items alone"
+    seeds = f"{design.seeds} seed{'s' if design.seeds > 1 else ''}{few}"
+    return "expected interval", (
+        f"+/- {100 * half_width(design):.1f} points (95 %) around the mean: {design.items} items, {seeds} "
+        f"(a guess by spreads of the embedded world; {_with_more(sweep, design, half_width)})"
+    )
+
+
+def _with_more(sweep: Sweep, design: Design, size: Callable[[Design], float]) -> str:
+    """What more seeds, and more items where the set has them, would make of it, in points."""
+    more = {f"with {design.seeds + 2} seeds": replace(design, seeds=design.seeds + 2)}
+    if (most := _most_items(sweep, design.items)) > design.items:
+        more[f"with {most} items"] = replace(design, items=most)
+    return ", ".join(f"{100 * size(other):.1f} {name}" for name, other in more.items())
+
+
+def half_width(design: Design) -> float:
+    """Of the 95 % interval of one arm's mean, as the page makes it: Student's t over runs, with few over items."""
+    import scipy
+
+    own = design.item_sd**2 * (1 - design.same_arm) / design.items
+    if design.seeds >= _seeds_for_t():
+        error = math.sqrt((design.seed_sd**2 + own) / design.seeds)
+        return error * float(scipy.special.stdtrit(design.seeds - 1, 0.975))
+    shared = design.item_sd**2 * design.same_arm / design.items
+    return math.sqrt(shared + own / design.seeds) * float(scipy.special.ndtri(0.975))
+
+
+def _seeds_for_t() -> int:
+    from alpaca.report.results import SEEDS_FOR_T  # imports numpy, see above
+
+    return SEEDS_FOR_T
+
+
+def _deciding(sweep: Sweep) -> str:
+    """EVALUATION.METRIC that decides; of a sweep that names none the first that is measured; "" where none is."""
+    measured = (f"{name}.{metric}" for name, each in sweep.runs[0].eval.items() for metric in each.metrics)
+    return next(iter(sweep.directions), next(measured, ""))
+
+
 def _items(sweep: Sweep) -> int | None:
-    """Of the evaluation that decides; None where the set alone knows."""
-    run = sweep.runs[0]
-    name = next(iter(sweep.directions), next(iter(run.eval), "")).partition(".")[0]
-    size: int | None = run.eval[name].size if name in run.eval else None
-    return size if size is None or size > 1 else None
+    """Of the evaluation that decides; None where the set alone knows, or has too few for a spread."""
+    evaluation = sweep.runs[0].eval.get(_deciding(sweep).partition(".")[0])
+    count = expectation.items_of(evaluation) if evaluation else None
+    return count if count is None or count > 1 else None
+
+
+def _most_items(sweep: Sweep, items: int) -> int:
+    """Twice as many, or as many as the set has."""
+    whole = expectation.whole_set(sweep.runs[0].eval[_deciding(sweep).partition(".")[0]])
+    return 2 * items if whole is None else min(2 * items, whole)
 
 
 def _seeds_of_each(sweep: Sweep) -> int:
@@ -150,7 +210,7 @@ SECTIONS: tuple[Callable[[Sweep, Session], Iterator[Line]], ...] = (
     _dragged,
     _measured,
     _limits,
-    _detectable,
+    _precision,
 )
 
 

@@ -282,6 +282,31 @@ def test_the_plan_tells_the_smallest_effect_it_can_detect(tmp_path: Path) -> Non
     assert "detectable" not in shown(asked(tmp_path, text, "until=train", f"output_dir={tmp_path}"), tmp_path)
 
 
+def test_a_graded_metric_over_a_published_set_has_a_guess_of_its_own(tmp_path: Path) -> None:
+    text = "factors: {data.size: [250, 1000, 4000]}\nseeds: [0, 1, 2]\nmetric: {rouge_l: higher}\n"
+    told = shown(asked(tmp_path, text, "model=llama7b", f"output_dir={tmp_path}"), tmp_path)
+    design = Design(items=252, seeds=3, comparisons=2, seed_sd=0.008, item_sd=0.2, same_arm=0.35, across_arms=0.25)
+    assert f"{100 * detectable_effect(design):.1f} points with 80 % power: 252 items, 3 seeds, 2 comparisons" in told
+    assert f"{100 * detectable_effect(replace(design, seeds=5)):.1f} with 5 seeds)" in told  # the set has no more items
+    some = asked(tmp_path, text, "model=llama7b", "eval.user_oriented_252.size=200", f"output_dir={tmp_path}")
+    assert "with 252 items" in shown(some, tmp_path)
+
+
+def test_of_one_arm_the_interval_of_its_mean_is_told(tmp_path: Path) -> None:
+    def told(seeds: str) -> str:
+        text = f"fixed: [model=llama7b]\nseeds: {seeds}\nmetric: {{rouge_l: higher}}\n"
+        return shown(asked(tmp_path, text, f"output_dir={tmp_path}"), tmp_path)
+
+    three, two = told("[0, 1, 2]"), told("[0, 1]")
+    # t(2) = 4.303; a run's mean varies by 0.008 over seeds and by 0.2^2 x 0.65 / 252 over answers.
+    half = 4.303 * ((0.008**2 + 0.2**2 * 0.65 / 252) / 3) ** 0.5
+    assert "expected interval" in three
+    assert f"+/- {100 * half:.1f} points (95 %) around the mean: 252 items, 3 seeds (a guess" in three
+    assert "detectable" not in three
+    half = 1.96 * 0.2 * ((0.35 + 0.65 / 2) / 252) ** 0.5
+    assert f"+/- {100 * half:.1f} points (95 %) around the mean: 252 items, 2 seeds, over items alone" in two
+
+
 def test_the_bill_counts_what_is_left_to_do(tmp_path: Path) -> None:
     words = ["model=llama7b", "fsdp=full_shard", "fsdp.gpu=H100-80GB", f"output_dir={tmp_path}"]
     found = expand(tuple(words), multirun=False)
