@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,9 +140,16 @@ def _counted(path: str | None) -> int | None:
     place = data_file(path) if path else None
     if place is None or not place.is_file():
         return None
+    found = place.stat()
+    return _records(place, found.st_size, found.st_mtime_ns)
+
+
+@functools.cache  # every stage of a plan over one file asks
+def _records(place: Path, size: int, changed: int) -> int | None:
+    """changed: when, so that another content is counted anew."""
     if is_parquet(place):
         return _rows(place)
-    if place.stat().st_size > LARGEST_COUNTED:
+    if size > LARGEST_COUNTED:
         return None
     text = place.read_bytes()
     if starts_with(place, "["):
