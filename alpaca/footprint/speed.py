@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -147,6 +147,7 @@ def keep(found: Rates, threads: int) -> None:
     write_json(file, asdict(found))
 
 
+@cache
 def _torch() -> str:
     try:
         return metadata.version("torch")
