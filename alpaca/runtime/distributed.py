@@ -104,6 +104,11 @@ def holds_the_claim() -> bool:
     return not inside_rank() or (STORE not in os.environ and os.environ.get("RANK") == "0")
 
 
+def speaks_to_its_starter() -> bool:
+    """Whether this is rank 0 of those that `launch_ranks` started, whose numbers its starter hands on."""
+    return inside_rank() and STORE in os.environ and os.environ.get("RANK") == "0"
+
+
 def alone() -> Ranks:
     """A single process without a group, whatever the environment says."""
     return Ranks(rank=0, world_size=1, device=_device(0), grouped=False)

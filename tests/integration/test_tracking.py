@@ -310,3 +310,13 @@ def test_sync_without_a_key_says_what_waits(swept: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=surroundings(), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "5 run(s) and 1 dashboard(s) wait, and there is no key of W&B" in done.stderr
+
+
+def test_two_processes_of_one_machine_are_one_run_with_every_step_as_it_comes(again: Path) -> None:
+    """Speeds are known to rank 0 alone while it trains: they are in the history only if they were handed on live."""
+    split = ("fsdp=full_shard", "fsdp.world_size=2", "train.micro_batch=4", "until=train")
+    run(*SMALL, *split, f"output_dir={again}", "tracker=wandb")
+    (job,) = jobs(again, "train")
+    steps = [row["item"] for row in job["history"]]
+    assert [row["_step"] for row in steps if "loss" in row] == [1, 2, 3, 4]
+    assert all(row["tokens_per_second"] > 0 for row in steps if "loss" in row)

@@ -20,7 +20,7 @@ from alpaca.cli import sync
 from alpaca.cli.commands import main
 from alpaca.dispatch import prepare, tracked
 from alpaca.runtime import tracking
-from alpaca.runtime.tracking import keys, process, trackio_run, wandb_run, workspace
+from alpaca.runtime.tracking import keys, process, relay, trackio_run, wandb_run, workspace
 from alpaca.runtime.tracking.workspace import Board
 from alpaca.sweep import Sweep, expand
 
@@ -437,3 +437,38 @@ def test_two_syncs_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_every_tracked_stage_is_one_that_a_plan_has() -> None:
     assert set(outcomes.TRACKED) <= plan.VERSIONS.keys()
+
+
+# --- ranks of one machine
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.rows.append((step, values))
+
+
+def test_steps_of_a_rank_are_handed_on_once_and_whole(tmp_path: Path) -> None:
+    path, kept = tmp_path / "live.jsonl", Kept()
+    path.write_text('{"step": 9, "values": {"loss": 9.0}}\n')  # of a start before
+    reader = relay.Reader(path, kept)
+    sender = relay.Sender(path)
+    sender.log({"loss": 1.0}, step=1)
+    with path.open("a") as file:
+        file.write('{"step": 2, "val')
+    reader.look()
+    reader.look()
+    assert kept.rows == [(1, {"loss": 1.0})]
+    with path.open("a") as file:
+        file.write('ues": {"loss": 0.5}}\n')
+    reader.look()
+    assert kept.rows[1:] == [(2, {"loss": 0.5})]
+    assert reader.last == 2
+
+
+def test_a_rank_whose_file_is_not_there_trains_on(tmp_path: Path) -> None:
+    relay.Sender(tmp_path / "none" / "live.jsonl").log({"loss": 1.0}, step=1)
+    (tmp_path / "live.jsonl").mkdir()
+    relay.Sender(tmp_path / "live.jsonl").log({"loss": 1.0}, step=1)
