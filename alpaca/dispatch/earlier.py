@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from alpaca.artifacts import is_finished, read_json
+from alpaca.errors import ArtifactError
 from alpaca.plan import Node, Plan
 
 
@@ -33,10 +35,16 @@ class Earlier:
         found: dict[str, list[float]] = defaultdict(list)
         for path in (self.output / node.stage).glob(f"{node.slug}-*"):
             if is_finished(path):
-                stage = read_json(path / "stage.json")
-                name = _name(_workload(node.stage, stage["config"]), _line_on_disk(stage, self.output))
-                found[name].append(float(read_json(path / "provenance.json")["seconds"]))
+                # A damaged folder is told where it is needed; for a forecast it is one example less.
+                with contextlib.suppress(ArtifactError, OSError, ValueError, KeyError, TypeError):
+                    name, seconds = self._took(path, node.stage)
+                    found[name].append(seconds)
         return found
+
+    def _took(self, path: Path, kind: str) -> tuple[str, float]:
+        stage = read_json(path / "stage.json")
+        name = _name(_workload(kind, stage["config"]), _line_on_disk(stage, self.output))
+        return name, float(read_json(path / "provenance.json")["seconds"])
 
 
 def _name(workload: list[Any], line: list[str]) -> str:

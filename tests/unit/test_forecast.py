@@ -351,6 +351,11 @@ def test_equal_trainings_that_ran_before_say_how_long_one_takes(tmp_path: Path) 
     assert Earlier(tmp_path).seconds(graph.nodes[key], graph) == 12.0
     graph, key = planned("seed=4", "data.size=100")  # as many steps
     assert Earlier(tmp_path).seconds(graph.nodes[key], graph) == 12.0
+    damaged = tmp_path / "train" / "tiny-00000000"
+    damaged.mkdir()
+    (damaged / "_SUCCESS").write_text("")
+    (damaged / "stage.json").write_text("[")
+    assert Earlier(tmp_path).seconds(graph.nodes[key], graph) == 12.0
     graph, key = planned("seed=4", "train.budget=7 steps")
     assert Earlier(tmp_path).seconds(graph.nodes[key], graph) is None
 
