@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from alpaca.report import sensitivity
@@ -39,11 +39,14 @@ def differences(results: Results, findings: Findings) -> list[dict[str, Any]]:
     )
 
 
-def effects(findings: Findings, others: Mapping[str, list[Other]]) -> dict[str, Any]:
-    """Every comparison by every metric, and the differences of differences. others: by other methods, by metric."""
+def effects(findings: Findings, main: str, others: list[Other]) -> dict[str, Any]:
+    """Every comparison by every metric, and the differences of differences. others: by other methods, of `main`."""
     both = findings.interaction
     return {
-        "metrics": {metric: _comparison(found, others[metric]) for metric, found in findings.contrasts.items()},
+        "metrics": {
+            metric: _comparison(found, others if metric == main else [])
+            for metric, found in findings.contrasts.items()
+        },
         "interaction": None
         if both is None
         else {"factors": list(both.factors), "rows": [{"name": row.name, **_effect(row)} for row in both.rows]},

@@ -63,8 +63,8 @@ class Subject:
     config: ReportConfig
     results: Results
     findings: Findings
-    others: dict[str, list[Other]]
-    """Each metric's comparisons by other methods."""
+    others: list[Other]
+    """The comparisons by other methods, of the metric that decides."""
     data_sets: list[Material]
     failures: list[Failure]
     title: str
@@ -115,11 +115,12 @@ def _subject(config: ReportConfig, library: Library) -> Subject:
     results = gather(config, library)
     data_sets = cards.materials(results.outcomes, question=config.question, command=config.command)
     findings = effects.find(config, results)
+    main = findings.contrasts.get(results.main)
     made = Subject(
         config=config,
         results=results,
         findings=findings,
-        others={metric: sensitivity.other_methods(one) for metric, one in findings.contrasts.items()},
+        others=sensitivity.other_methods(main) if main else [],
         data_sets=data_sets,
         failures=failures(results.outcomes, library),
         title=config.title,
@@ -158,9 +159,7 @@ def render(subject: Subject, library: Library) -> str:
         contrasts=findings.contrasts,
         interaction=findings.interaction,
         difference_method={metric: answer.difference_method(one) for metric, one in findings.contrasts.items()},
-        other_methods={
-            metric: sensitivity.table(one, subject.others[metric]) for metric, one in findings.contrasts.items()
-        },
+        others=sensitivity.table(findings.contrasts[results.main], subject.others) if subject.others else None,
         other_note=sensitivity.NOTE,
         caveats=[*of_data, *answer.caveats(results, findings, folders)],
         main=drawings.main_drawing(config, results, findings),
@@ -250,6 +249,6 @@ def _as_json(subject: Subject) -> dict[str, Any]:
         "data_sets": [asdict(one) for one in cards.compared(subject.data_sets, results.outcomes)],
         "levels": export.levels(results),
         "differences": export.differences(results, findings),
-        "effects": export.effects(findings, subject.others),
+        "effects": export.effects(findings, results.main, subject.others),
         "points": export.points(results.outcomes),
     }

@@ -240,6 +240,17 @@ def test_flipping_items_agrees_with_the_t_test_of_many():
     assert test.interval == change_interval(differences.mean(axis=0).tolist())
 
 
+def test_sampled_flips_are_scipys_within_the_luck_of_the_draw():
+    rng = np.random.default_rng(11)
+    for shift in (0.0, 0.05, 0.1):
+        differences = rng.choice([-1.0, 0.0, 1.0], p=[0.2 - shift / 2, 0.6, 0.2 + shift / 2], size=(1, 400))
+        theirs = stats.permutation_test(
+            (differences[0],), np.mean, permutation_type="samples", n_resamples=2999, rng=np.random.default_rng(1)
+        ).pvalue
+        ours = sign_flip_test(differences, over="items").p_value
+        assert ours == pytest.approx(theirs, abs=4 * np.sqrt(max(theirs * (1 - theirs), 1e-4) / 2999) + 1e-3)
+
+
 @pytest.mark.parametrize(
     ("shape", "over", "message"), [((3, 4), "runs", "'runs'"), ((1, 4), "seeds", "1 values"), ((4,), "items", "shape")]
 )
