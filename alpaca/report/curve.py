@@ -35,6 +35,9 @@ def laws(config: ReportConfig, results: Results) -> dict[str, PowerLaw]:
 
 def told(law: PowerLaw, results: Results) -> list[str]:
     """What the law is, and up to where it may be read."""
+    if law.missed:
+        failed = law.foretold is not None and not law.foretold.holds
+        return [_misses(law, results), *([_tested(law, law.foretold, results)] if law.foretold and failed else [])]
     return [_numbers(law, results), f"{_reach(law, results)}{_whose(law)}"]
 
 
@@ -63,6 +66,18 @@ def _law(levels: Sequence[Level], results: Results) -> PowerLaw | None:
         for size, level in by_size.items()
     }
     return power_law(scores, least=0.0, most=1.0) if results.is_share(results.main) else power_law(scores)
+
+
+def _misses(law: PowerLaw, results: Results) -> str:
+    """Instead of its numbers, which would be those of a curve that nothing follows."""
+    off = wording.listing(
+        [f"{one.measured:.2f} at {wording.value(one.size)}, where it has {one.law:.2f}" for one in law.missed]
+    )
+    held = f" that stays between {law.scale[0]:g} and {law.scale[1]:g}" if results.is_share(results.main) else ""
+    return (
+        f"No power law{held} describes these values: the nearest misses {off}, by more than chance. "
+        f"Nothing is drawn through them, and nothing is to be read beyond {wording.value(law.sizes[-1])}."
+    )
 
 
 def _numbers(law: PowerLaw, results: Results) -> str:

@@ -12,6 +12,7 @@ from alpaca.report.effects import Findings
 from alpaca.report.figures import Losses, Mark, Series, Words
 from alpaca.report.folders import Folder
 from alpaca.report.results import LEAST_FAMILY, Level, Results, family_intervals
+from alpaca.statistics.curves import PowerLaw
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +37,7 @@ def main_drawing(config: ReportConfig, results: Results, findings: Findings) -> 
     law = " The line is the fitted power law, its band the 95 % interval; dotted beyond what was measured."
     return Drawing(
         svg=figures.curve(_series(results, findings, config.bundles), words),
-        caption=f"{caption}{law if findings.laws else ''}",
+        caption=f"{caption}{law if _followed(findings) else ''}",
     )
 
 
@@ -77,15 +78,20 @@ def _family_drawing(results: Results, metric: str) -> Drawing:
 
 
 def _series(results: Results, findings: Findings, bundles: dict[str, list[str]]) -> list[Series]:
-    """One series per setting of the other factors, with the law fitted to it."""
+    """One series per setting of the other factors, with the law fitted to it where it describes what was measured."""
+    drawn = _followed(findings)
     return [
         Series(
             label=label,
             marks=[_curve_mark(level, results) for level in levels],
-            band=curve.band(findings.laws[label]) if label in findings.laws else None,
+            band=curve.band(drawn[label]) if label in drawn else None,
         )
         for label, levels in curve.series(results, bundles).items()
     ]
+
+
+def _followed(findings: Findings) -> dict[str, PowerLaw]:
+    return {label: law for label, law in findings.laws.items() if not law.missed}
 
 
 def _curve_mark(level: Level, results: Results) -> Mark:

@@ -144,6 +144,7 @@ def _law(law: PowerLaw) -> dict[str, Any]:
             "measured": foretold.measured,
             "holds": foretold.holds,
         },
+        "missed": [{"size": one.size, "law": one.law, "measured": one.measured} for one in law.missed],
         "reach": law.reach,
         "over_seeds": law.over_seeds,
     }

@@ -159,7 +159,7 @@ def _all(numbers: Sequence[float | None]) -> float | None:
 
 
 def by_stage(found: Ledger) -> Table:
-    """What was planned beside what it took, a line for each kind of stage; empty columns are left out."""
+    """What was planned beside what it took, a line for each kind of stage; columns of nothing are left out."""
     columns: list[tuple[str, Callable[[Entry], str]]] = [
         ("folders", lambda one: wording.count(one.folders)),
         ("time planned", lambda one: _or_dash(one.planned.seconds, wording.duration)),
@@ -170,7 +170,7 @@ def by_stage(found: Ledger) -> Table:
         ("USD", lambda one: _or_dash(one.usd, _usd)),
     ]
     lines = [*found.by_stage, found.total]
-    kept = [(name, told) for name, told in columns if any(told(line) != DASH for line in lines)]
+    kept = [(name, told) for name, told in columns if any(told(line) not in (DASH, _usd(0)) for line in lines)]
     rows = [[line.label, *(told(line) for _, told in kept)] for line in lines]
     head = ["stage", *(name for name, _ in kept)]
     return Table(label="Cost by stage", head=head, rows=rows, right=frozenset(range(1, len(head))))

@@ -23,6 +23,8 @@ EXPONENTS: Array = np.geomspace(0.02, 4.0, 241)
 LEAST_SIZES = 3
 """As many as the law has numbers; only one more tests its form."""
 _DRAWS = 1000
+_EXACT = 0.005
+"""The grid of exponents meets three means to about this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,15 @@ class Foretold:
     measured: float
     holds: bool
     """Whether 0 lies in the interval of foretold minus measured."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Missed:
+    """A size at which the law is not what was measured."""
+
+    size: float
+    law: float
+    measured: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +60,8 @@ class PowerLaw:
     """Whether the intervals cover the spread of runs."""
     foretold: Foretold | None
     """None with too few sizes to fit without the largest."""
+    missed: tuple[Missed, ...]
+    """Sizes whose mean lies off the law by more than chance: it does not describe them."""
     fits: Array
     """(1 + draws, 3): a, b and c, the fit to what was measured first."""
 
@@ -60,9 +73,9 @@ class PowerLaw:
     def reach(self) -> float:
         """The largest size that it may be read at: one tested step beyond the largest, else the largest itself.
 
-        Tested: the law of the smaller sizes foretold the largest. The step is as long as that one was.
+        Tested: it misses no size, and that of the smaller ones foretold the largest. The step is as long as that one.
         """
-        if self.foretold is None or not self.foretold.holds:
+        if self.missed or self.foretold is None or not self.foretold.holds:
             return self.sizes[-1]
         return self.sizes[-1] ** 2 / self.sizes[-2]
 
@@ -90,6 +103,7 @@ def power_law(
         scale=(least, most),
         over_seeds=over_seeds,
         foretold=_foretold(sizes, means, least, most) if len(sizes) > LEAST_SIZES else None,
+        missed=_missed(sizes, means, fits),
         fits=fits,
     )
 
@@ -166,6 +180,18 @@ def _exponent(values: Array) -> Interval | None:
     found = _interval(values)
     ends = (float(EXPONENTS[0]), float(EXPONENTS[-1]))
     return None if found.low <= ends[0] or found.high >= ends[1] else found
+
+
+def _missed(sizes: Sequence[float], means: Array, fits: Array) -> tuple[Missed, ...]:
+    """Where law minus mean, over the redrawn means, is not 0 with the confidence of `LEVEL` over all sizes together."""
+    tail = (1 - LEVEL) / 2 / len(sizes)
+    found = []
+    for place, size in enumerate(sizes):
+        off = _values(fits, size, sizes[0]) - means[:, place]
+        low, high = np.quantile(off[1:], [tail, 1 - tail])
+        if (low > _EXACT or high < -_EXACT) and abs(off[0]) > _EXACT:
+            found.append(Missed(size=size, law=float(means[0, place] + off[0]), measured=float(means[0, place])))
+    return tuple(found)
 
 
 def _foretold(sizes: Sequence[float], means: Array, least: float, most: float) -> Foretold:

@@ -203,6 +203,17 @@ def test_more_sizes_test_the_law_at_the_largest(tmp_path, last, text):
     assert (text if text != "not" else "is not to be carried on beyond 16,000") in page
 
 
+def test_values_that_no_law_follows_are_told_and_no_line_is_drawn(tmp_path):
+    world, config = data_size_sweep(tmp_path, sizes={250: 0.05, 1000: 0.3, 4000: 0.98}, items=600)
+    folder = world.run(config)
+    law = results_of(folder)["effects"]["laws"][""]
+    assert 4000 in {row["size"] for row in law["missed"]}
+    page = Page(folder).text
+    assert "No power law that stays between 0 and 1 describes these values: the nearest misses " in page
+    assert "at 4,000, where it has" in page
+    assert "The line is the fitted power law" not in page
+
+
 def test_a_question_may_do_without_a_fit(tmp_path):
     world, config = data_size_sweep(tmp_path, items=20)
     config.analysis = Analysis(curve="data.size", fit="none")

@@ -77,6 +77,22 @@ def test_a_form_that_fails_at_the_largest_size_is_not_carried_on():
     assert found.reach == 4000
 
 
+def test_values_that_bend_the_other_way_are_said_to_be_missed():
+    steep = {250.0: 0.14, 1000.0: 0.5, 4000.0: 0.86}
+    found = power_law(measured(tuple(steep), 3, law=steep.get, spread=0.01), least=0, most=1)
+    assert 4000.0 in {one.size for one in found.missed}
+    (last,) = [one for one in found.missed if one.size == 4000.0]
+    assert last.measured == pytest.approx(0.86, abs=0.04)
+    assert abs(last.law - last.measured) > 0.03
+
+
+def test_a_law_that_is_true_is_hardly_ever_said_to_miss():
+    missed = sum(bool(power_law(measured(SIZES, seed), least=0, most=1, seed=seed).missed) for seed in range(60))
+    # 5 % of 60 is 3; more than 9 has a probability below 1 in 1,000.
+    assert missed <= 9
+    assert not power_law(measured((250.0, 1000.0, 4000.0), 0), least=0, most=1).missed
+
+
 def test_sizes_that_change_nothing_determine_no_exponent():
     assert power_law(measured(SIZES, 2, law=lambda size: 0.5)).exponent is None
 
