@@ -7,6 +7,7 @@ manifest.json     sha256 and size of each payload file
 _SUCCESS          written last, by rename; holds the manifest's sha256
 claim-*, log.txt, progress.json, work/   bookkeeping while the stage runs
 stopped.json      why it failed on a cluster; gone when it starts again, or is finished in any other way
+planned.json      of a page: the stages that a launch is making for it; gone when the page stands
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from alpaca.errors import ArtifactError
 
 RECORDS = {"stage.json", "provenance.json", "manifest.json", "_SUCCESS"}
 STOPPED = "stopped.json"
-BOOKKEEPING = RECORDS | {"log.txt", "progress.json", STOPPED, "work", "workspace.json", "answers.jsonl"}
+PLANNED = "planned.json"
+BOOKKEEPING = RECORDS | {"log.txt", "progress.json", STOPPED, PLANNED, "work", "workspace.json", "answers.jsonl"}
 NOT_CONTENT = ("raw.jsonl", "failed.jsonl", "teacher.json", "profile/")
 """Payload that differs in every execution and that no child makes anything of: files, and folders ending in a slash."""
 KEY_DIGITS = 8
@@ -89,15 +91,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file; unreadable content is an error that names the file."""
+    """A file that holds a JSON object; any other content is an ArtifactError that names the file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ArtifactError(
-            what=f"not JSON ({error.msg}, line {error.lineno})",
-            where=str(path),
-            remedy=f"delete {path.parent} and run the same command again",
-        ) from error
+        raise _unreadable(path, f"not JSON ({error.msg}, line {error.lineno})") from error
+    except ValueError as error:  # not UTF-8, or a number of too many digits
+        raise _unreadable(path, f"not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise _unreadable(path, f"no JSON object but {json.dumps(found)[:40]}")
+    return found
+
+
+def _unreadable(path: Path, what: str) -> ArtifactError:
+    return ArtifactError(what=what, where=str(path), remedy=f"delete {path.parent} and run the same command again")
 
 
 def sha256_file(path: Path) -> str:
@@ -159,10 +166,10 @@ def finished_as(folder: Path, key: str) -> bool:
 def stopped(folder: Path) -> dict[str, Any]:
     """What a job left when this stage failed on a cluster (job, restart, status, error, time, host), or nothing."""
     try:
-        found = read_json(folder / STOPPED)
+        found: dict[str, Any] = read_json(folder / STOPPED)
     except (OSError, ArtifactError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found
 
 
 def payload_files(folder: Path) -> list[str]:
@@ -204,9 +211,20 @@ def content_digest(folder: Path) -> str:
 
     NOT_CONTENT is left out: latencies, surplus, failed tries, the date of a look at the teacher, a profile.
     """
-    manifest = read_json(folder / "manifest.json")
+    manifest = manifest_of(folder)
     lines = sorted(f"{name}\0{entry['sha256']}\n" for name, entry in manifest.items() if not differs_each_time(name))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def manifest_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Payload file -> its sha256 and size. ArtifactError where the record is missing or was changed."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise _unreadable(path, "missing, though the folder is marked as finished")
+    found: dict[str, dict[str, Any]] = read_json(path)
+    if not all(isinstance(entry, dict) and {"sha256", "bytes"} <= entry.keys() for entry in found.values()):
+        raise _unreadable(path, "not the sizes and hashes of files")
+    return found
 
 
 def differs_each_time(name: str) -> bool:
@@ -220,12 +238,14 @@ def verify(folder: Path, *, thorough: bool) -> None:
     thorough: hash every file; else only those whose size or time of change differ from what the marker recorded.
     """
     marker, problems = read_json(folder / "_SUCCESS"), []
-    if not (folder / "manifest.json").exists() or sha256_file(folder / "manifest.json") != marker["manifest"]:
+    if not (folder / "manifest.json").is_file():
+        problems.append("manifest.json is missing")
+    elif sha256_file(folder / "manifest.json") != marker.get("manifest"):
         problems.append("manifest.json was changed")
     else:
-        for name, entry in read_json(folder / "manifest.json").items():
-            recorded = None if thorough else marker["mtime_ns"].get(name)
-            problems += _changed(folder / name, name, entry, recorded)
+        times = marker.get("mtime_ns") or {}
+        for name, entry in manifest_of(folder).items():
+            problems += _changed(folder / name, name, entry, None if thorough else times.get(name))
     if problems:
         raise ArtifactError(
             what="changed after it was finished: " + "; ".join(problems),

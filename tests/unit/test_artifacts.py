@@ -219,3 +219,27 @@ def test_what_differs_in_every_execution_is_not_part_of_the_content(tmp_path: Pa
         artifacts.publish(tmp_path, "k", {}, lambda: None)
         digests.append(artifacts.content_digest(tmp_path))
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("content", [b"[]", b"1", b"{", b"\xff\xfe", b'"text"'])
+def test_what_is_no_json_object_is_an_error_with_the_file_and_a_way_out(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="run the same command again") as caught:
+        artifacts.read_json(path)
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "missing, though"), ("[]", "no JSON object"), ('{"a": 1}', "not the sizes")]
+)
+def test_a_manifest_that_is_missing_or_of_something_else_is_told(
+    tmp_path: Path, content: str | None, words: str
+) -> None:
+    artifacts.write_json(tmp_path / "_SUCCESS", {"key": "k"})
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ArtifactError, match=words):
+        artifacts.content_digest(tmp_path)
+    with pytest.raises(ArtifactError, match=r"manifest\.json (is missing|was changed)"):
+        artifacts.verify(tmp_path, thorough=True)
