@@ -60,15 +60,16 @@ def parser() -> argparse.ArgumentParser:
 def _add_results(commands: Commands, shared: argparse.ArgumentParser) -> None:
     """What looks at results; their folders are named as for `logs`."""
     one = commands.add_parser("diff", parents=[shared], help="what two results have not in common")
-    one.add_argument("first", metavar="RUN_A", help="a stage's or a page's folder, its name, or the digits of its key")
-    one.add_argument("second", metavar="RUN_B")
+    which = "a stage's or a page's folder, its name, or the digits of its key"
+    one.add_argument("first", metavar="RUN_A", type=_artifact, help=which)
+    one.add_argument("second", metavar="RUN_B", type=_artifact)
     one.add_argument("--code", action="store_true", help="with the changed lines of code")
     one.add_argument("--html", type=Path, metavar="FILE", help="as a page of its own")
     one.add_argument("--json", action="store_true", help="for programs")
     one.set_defaults(run=_later("diff"), trouble=2)
 
     one = commands.add_parser("reproduce", parents=[shared], help="makes a finished stage again, and compares")
-    one.add_argument("artifact", help="a stage's or a page's folder, its name, or the digits of its key")
+    one.add_argument("artifact", type=_artifact, help=which)
     one.add_argument("--dry-run", action="store_true", help="only tells the command, the commit and the packages")
     one.add_argument("--packages", action="store_true", help="every package, as name==version")
     one.add_argument("--keep", action="store_true", help="keeps the second making where it is bit-equal too")
@@ -119,6 +120,14 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no number of lines")
     return int(text)
+
+
+def _artifact(text: str) -> str:
+    try:
+        Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} names the home of nobody here ({error})") from error
+    return text
 
 
 def _existing(folder: Path) -> Path:

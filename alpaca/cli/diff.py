@@ -16,6 +16,8 @@ from alpaca.report.diff import compare, page, sides
 
 def run(given: argparse.Namespace) -> int:
     """0 where both are equal, 1 where they differ, like diff(1)."""
+    if given.html:
+        _refuse_no_file(given.html)
     places = [place(given.output_dir, name, given.command) for name in (given.first, given.second)]
     found = compare.compare(*(sides.read_side(output, label) for output, label in places))
     made = page.page(found, patches=given.code)
@@ -30,9 +32,14 @@ def run(given: argparse.Namespace) -> int:
     return 0 if found.is_equal else 1
 
 
+def _refuse_no_file(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(what="a folder", where=f"--html {path}", remedy=f"name a file, as {path / 'diff.html'}")
+    if not path.parent.is_dir():
+        raise UserError(what="no such folder", where=f"--html {path}", remedy="make it, or choose another file")
+
+
 def _write(path: Path, made: page.Page) -> None:
     from alpaca.report.diff import drawn  # matplotlib takes a second to import
 
-    if not path.parent.is_dir():
-        raise UserError(what="no such folder", where=f"--html {path}", remedy="make it, or choose another file")
     html.write(path, drawn.render(made))

@@ -209,6 +209,60 @@ def test_mistakes_are_told_with_status_2(chains: Chains, run: Run, tmp_path: Pat
     assert run(train, train, "--html", str(tmp_path / "none" / "d.html"))[0] == 2
 
 
+@pytest.mark.parametrize("file", ["stage.json", "manifest.json", "provenance.json", "_SUCCESS"])
+@pytest.mark.parametrize("content", [b"[]", b"\xff\xfe{", b'{"loss.jsonl": 1}'])
+def test_damaged_records_are_told_with_a_remedy(chains: Chains, run: Run, file: str, content: bytes) -> None:
+    train = chains.run()["train"]
+    (chains.output / train / file).write_bytes(content)
+    status, said = run(train, train)
+    read = file == "manifest.json" or (file != "_SUCCESS" and b"loss" not in content) or file == "stage.json"
+    assert status == (2 if file == "stage.json" else 1 if read else 0), said
+    assert (file in said) == read
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "provenance.json"])
+def test_a_missing_record_stops_no_comparison_and_is_told_with_a_remedy(chains: Chains, run: Run, file: str) -> None:
+    small, large = chains.run(size=2), chains.run(size=4)
+    chains.page("sweeps/one", [small, large])
+    chains.page("sweeps/other", [small, large])
+    (chains.output / large["train"] / file).unlink()
+    status, said = run("one", "other")
+    assert status == 1, said
+    assert "1 of 2 shared points differ" in said
+    words = " ".join(said.split())
+    assert file in words
+    assert "run the same command again" in words
+    rows = [row for runs in as_json(run, "one", "other")["runs"] for row in runs["stages"]]
+    assert [row["state"] for row in rows if row["damage"]] == ["damaged"]
+    assert "train: damaged" in run(large["train"], large["train"])[1]
+
+
+def test_what_two_pages_themselves_hold_is_compared_too(chains: Chains, run: Run, tmp_path: Path) -> None:
+    for place in (chains, Chains(output=tmp_path / "elsewhere")):
+        place.page("sweeps/one", [place.run(size=2), place.run(size=4)])
+    other = tmp_path / "elsewhere" / "sweeps" / "one"
+    assert run("sweeps/one", str(other))[0] == 0
+    (other / "report.html").write_text("<p>another page</p>")
+    artifacts.publish(other, "k", {}, lambda: None)
+    status, said = run("sweeps/one", str(other))
+    assert status == 1
+    assert "Different in the pages' own files, not in the runs." in said
+    assert "Files of the pages that differ: report.html." in said
+    (other / "_SUCCESS").unlink()
+    status, said = run("sweeps/one", str(other))
+    assert status == 1
+    assert "sweeps/one is not finished" in said
+
+
+@pytest.mark.parametrize("words", [("~nouser/x", "TRAIN"), ("TRAIN", "TRAIN", "--html", "."), ("TRAIN", "~nouser/x")])
+def test_names_of_nobody_and_of_folders_are_told_with_status_2(chains: Chains, run: Run, words: list[str]) -> None:
+    train = chains.run()["train"]
+    status, said = run(*(word.replace("TRAIN", train) for word in words))
+    assert status == 2, said
+    assert "~nouser" in said or "--html .: a folder" in said
+
+
 def test_the_page_holds_everything_and_escapes_it(chains: Chains, run: Run, tmp_path: Path) -> None:
     odd = [example(0, "<script>alert(1)</script>"), example(1)]
     one, other = chains.run(size=2)["score:embedded"], chains.run(size=1, examples=odd)["score:embedded"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from alpaca import artifacts
 from alpaca.report.diff import payload, settings, sides
 from alpaca.report.diff.payload import Answers, Data, Loss, Metric
 from alpaca.report.diff.settings import Code, Leaf
@@ -13,11 +14,12 @@ from alpaca.report.diff.sides import Chain, Side
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """A stage of both: its folders ("" where it is missing) and how they differ."""
+    """A stage of both: its folders ("" where it is missing) and how they differ. `damage`: of either, with the remedy."""
 
     role: str
     folders: tuple[str, str]
     state: str
+    damage: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,17 +50,26 @@ class Runs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """All that two results have not in common. `page`: leaves of two pages' question; `alone`: points of one only."""
+    """All that two results have not in common. `page`: leaves of two pages' question; `alone`: points of one only.
+
+    `files`: names of the pages' own files that differ; `unread`: why these were not compared, or nothing.
+    """
 
     labels: tuple[str, str]
     page: list[Leaf]
     runs: list[Runs]
     alone: tuple[list[str], list[str]] = field(default=([], []))
+    files: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
     @property
     def is_equal(self) -> bool:
-        """Whether both asked for the same, and every stage holds the same bytes."""
-        return not self.page and not any(self.alone) and all(each.is_equal for each in self.runs)
+        """Whether both asked for the same, and every stage and both pages hold the same bytes."""
+        return self.same_runs and not (self.page or self.files or self.unread)
+
+    @property
+    def same_runs(self) -> bool:
+        return not any(self.alone) and all(each.is_equal for each in self.runs)
 
 
 def compare(one: Side, other: Side) -> Comparison:
@@ -74,6 +85,8 @@ def compare(one: Side, other: Side) -> Comparison:
         page=_page(one, other),
         runs=[_runs(one, other, *pair) for pair in pairs],
         alone=(alone[0], alone[1]),
+        files=_files(one, other),
+        unread=_unread(one, other),
     )
 
 
@@ -96,13 +109,35 @@ def _page(one: Side, other: Side) -> list[Leaf]:
     """What two pages of several points ask; their points are compared by themselves."""
     if not one.page or not other.page:
         return []
-    asked = [{key: value for key, value in side.page.items() if key not in _NOT_ASKED} for side in (one, other)]
+    asked = [
+        {key: value for key, value in page.frozen["config"].items() if key not in _NOT_ASKED}
+        for page in (one.page, other.page)
+    ]
     keys = dict.fromkeys([*asked[0], *asked[1]])
     return [
         Leaf(key=key, values=(asked[0].get(key), asked[1].get(key)), roles=["report"])
         for key in keys
         if asked[0].get(key) != asked[1].get(key)
     ]
+
+
+def _files(one: Side, other: Side) -> list[str]:
+    """What two pages themselves consist of, beside the runs that they show."""
+    if not (one.page and other.page and one.page.finished and other.page.finished):
+        return []
+    before, after = (artifacts.manifest_of(side.output / side.label) for side in (one, other))
+    return [
+        name
+        for name in sorted({*before, *after})
+        if before.get(name, {}).get("sha256") != after.get(name, {}).get("sha256")
+    ]
+
+
+def _unread(one: Side, other: Side) -> list[str]:
+    """Where both are pages, those whose files are not what they will stay."""
+    pages = [page for page in (one.page, other.page) if page]
+    told = [page.damage or f"{page.name} is not finished" for page in pages if not page.finished]
+    return list(dict.fromkeys(told)) if len(pages) == 2 else []
 
 
 _NOT_ASKED = ("points", "command", "notes", "title")
@@ -137,7 +172,8 @@ def _runs(one: Side, other: Side, before: Chain, after: Chain) -> Runs:
 def _row(one: Chain, other: Chain, role: str) -> Row:
     before, after = one.stages.get(role), other.stages.get(role)
     names = (before.name if before else "", after.name if after else "")
-    return Row(role=role, folders=names, state=sides.state(before, after))
+    damage = dict.fromkeys(stage.damage for stage in (before, after) if stage and stage.damage)
+    return Row(role=role, folders=names, state=sides.state(before, after), damage=list(damage))
 
 
 def as_json(found: Comparison) -> dict[str, Any]:

@@ -86,12 +86,23 @@ def lead(found: Comparison) -> str:
         unlike = [name for name, there in _beside(found).items() if there]
         more = f" (made with other {wording.listing(unlike)})" if unlike else ""
         return f"Equal: the same settings, and the same bytes in every stage{more}."
+    if found.same_runs:
+        return f"Different in {wording.listing(list(_of_pages(found)))}, not in the runs."
     if not found.runs:
         return "Different: no point of one has the factors and seeds of a point of the other."
     differing = [runs for runs in found.runs if not runs.is_equal]
     if len(found.runs) > 1:
         return f"Different: {len(differing)} of {wording.plural(len(found.runs), 'shared point')} differ."
-    return f"Different. {_parting(differing[0])}" if differing else "Different in what the pages ask, not in the runs."
+    return f"Different. {_parting(differing[0])}" if differing else "Different in the points of the pages."
+
+
+def _of_pages(found: Comparison) -> Iterator[str]:
+    if found.page:
+        yield "what the pages ask"
+    if found.files:
+        yield "the pages' own files"
+    if found.unread:
+        yield "whether the pages stand"
 
 
 def _beside(found: Comparison) -> dict[str, bool]:
@@ -128,6 +139,10 @@ def _heads(found: Comparison) -> list[Part]:
     parts: list[Part] = [Facts(rows=[("A", found.labels[0]), ("B", found.labels[1])])]
     if found.page:
         parts.append(_leaves("Question", found.page))
+    if found.files:
+        more = f" and {len(found.files) - _MOST_ROWS} more" if len(found.files) > _MOST_ROWS else ""
+        parts.append(Text(text=f"Files of the pages that differ: {', '.join(found.files[:_MOST_ROWS])}{more}."))
+    parts += [Text(text=f"The files of the pages are not compared: {why}.") for why in found.unread]
     return parts
 
 
@@ -154,6 +169,8 @@ def _first(metrics: Sequence[Metric]) -> tuple[str, ...]:
 def _stages(runs: Runs) -> Iterator[Part]:
     rows = [(row.role, row.state, *(name.partition("/")[2] or ABSENT for name in row.folders)) for row in runs.stages]
     yield Table(label="Stages", head=("stage", "state", "A", "B"), rows=rows)
+    for damage in dict.fromkeys(text for row in runs.stages for text in row.damage):
+        yield Text(text=f"Not compared: {damage}.")
 
 
 def _configuration(runs: Runs) -> Iterator[Part]:

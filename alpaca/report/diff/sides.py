@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from alpaca.report.folders import Folder
 
 ORDER = ("sample", "rate", "moderate", "curate", "pretrain", "train", "respond", "score")
 """Of work: the first stage in which two chains differ is where they part."""
-SAME, OWN, INHERITED, CONTENT, ALONE, UNFINISHED = (
+SAME, OWN, INHERITED, CONTENT, ALONE, UNFINISHED, DAMAGED = (
     "same", "settings differ", "differs by its parents", "same settings, other content", "only on one side",
-    "not finished",
+    "not finished", "damaged",
 )  # fmt: skip
 
 
@@ -30,6 +30,8 @@ class Stage:
     finished: bool
     content: str
     """Digest of the payload, "" while it is not finished."""
+    damage: str = ""
+    """Why a folder that is marked as finished is not taken as such, with the way out."""
 
     @property
     def name(self) -> str:
@@ -57,23 +59,30 @@ class Chain:
 
 @dataclass(kw_only=True, slots=True)
 class Side:
-    """One of the two. `chains`: one, or every point of a page; `page`: the page's configuration."""
+    """One of the two. `chains`: one, or every point of a page; `page`: the page itself."""
 
     label: str
     output: Path
     chains: list[Chain]
-    page: dict[str, Any] = field(default_factory=dict)
+    page: Stage | None = None
 
 
 def read_side(output: Path, label: str) -> Side:
     """The artifact and everything it was made from. ArtifactError where a record is torn."""
-    frozen = read_stage(output, label).frozen
-    if frozen["stage"] != "report":
+    stage = read_stage(output, label)
+    if stage.frozen["stage"] != "report":
         found: dict[str, Stage] = {}
         _follow(output, label, found)
         return Side(label=label, output=output, chains=[Chain(stages=_in_order(found))])
-    chains = [_point(output, point) for point in frozen["config"]["points"]]
-    return Side(label=label, output=output, chains=chains, page=frozen["config"])
+    try:
+        chains = [_point(output, point) for point in stage.frozen["config"]["points"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            what=f"does not fit the schema of a page ({type(error).__name__}: {error})",
+            where=str(output / label / "stage.json"),
+            remedy="it was written by another version; launch the same command again",
+        ) from error
+    return Side(label=label, output=output, chains=chains, page=stage)
 
 
 def _point(output: Path, point: dict[str, Any]) -> Chain:
@@ -93,31 +102,45 @@ def _follow(output: Path, label: str, found: dict[str, Stage]) -> None:
 
 
 def read_stage(output: Path, label: str) -> Stage:
-    """One stage folder's records. ArtifactError where they are torn, or of another version."""
+    """One stage folder's records. ArtifactError where stage.json is torn, or of another version.
+
+    A finished one whose other records are missing or torn is damaged, and none of its files are compared.
+    """
     path = output / label
-    frozen, finished = _records(path, "stage.json"), artifacts.is_finished(path)
-    missing = [name for name in ("stage", "name", "key", "identity", "config", "parents") if name not in frozen]
-    if missing:
-        raise ArtifactError(
-            what=f"has no {', '.join(missing)}", where=str(path / "stage.json"), remedy="it is no stage of launch.py"
-        )
-    return Stage(
-        folder=Folder(name=label, path=path, link=""),
-        frozen=frozen,
-        record=_records(path, "provenance.json") if finished else {},
-        finished=finished,
-        content=artifacts.content_digest(path) if finished else "",
+    stage = Stage(
+        folder=Folder(name=label, path=path, link=""), frozen=_frozen(path), record={}, finished=False, content=""
     )
-
-
-def _records(path: Path, name: str) -> dict[str, Any]:
+    if not artifacts.is_finished(path):
+        return stage
     try:
-        found = artifacts.read_json(path / name)
+        record, content = artifacts.read_json(path / "provenance.json"), artifacts.content_digest(path)
+    except (OSError, ArtifactError) as error:
+        return replace(stage, damage=_damage(path, error))
+    return replace(stage, record=record, content=content, finished=True)
+
+
+def _damage(path: Path, error: OSError | ArtifactError) -> str:
+    if isinstance(error, ArtifactError):
+        return f"{error.where}: {error.what}; {error.remedy}"
+    return f"{error.filename or path}: {error.strerror}; restore it, or delete {path} and run the same command again"
+
+
+def _frozen(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = artifacts.read_json(path / "stage.json")
     except OSError as error:
         raise UserError(
-            what=f"cannot be read ({error.strerror})", where=str(path / name), remedy="give a stage or a page"
+            what=f"cannot be read ({error.strerror})", where=str(path / "stage.json"), remedy="give a stage or a page"
         ) from error
-    return found if isinstance(found, dict) else {}
+    missing = [name for name in ("stage", "name", "key", "identity", "config", "parents") if name not in found]
+    odd = [name for name in ("identity", "config", "parents") if not isinstance(found.get(name, {}), dict)]
+    if missing or odd:
+        raise ArtifactError(
+            what=f"has no {', '.join([*missing, *odd])}",
+            where=str(path / "stage.json"),
+            remedy="it is no stage of launch.py",
+        )
+    return found
 
 
 def _in_order(stages: dict[str, Stage]) -> dict[str, Stage]:
@@ -137,7 +160,9 @@ def state(one: Stage | None, other: Stage | None) -> str:
     if one.frozen["key"] == other.frozen["key"]:
         if one.content and other.content and one.content != other.content:
             return CONTENT
-        return SAME if one.finished and other.finished else UNFINISHED
+        if one.finished and other.finished:
+            return SAME
+        return DAMAGED if one.damage or other.damage else UNFINISHED
     own = (one.frozen["identity"], one.frozen.get("version")) != (other.frozen["identity"], other.frozen.get("version"))
     return OWN if own else INHERITED
 
