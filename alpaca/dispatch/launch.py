@@ -13,7 +13,7 @@ from rich.console import Console
 
 from alpaca import artifacts, canonical, checks
 from alpaca.config import ReportConfig, SlurmCluster
-from alpaca.dispatch import asking, bill, briefing, display, local, pages, prepare, tracked
+from alpaca.dispatch import asking, bill, briefing, display, garbage, local, pages, prepare, tracked
 from alpaca.dispatch.prepare import Session
 from alpaca.dispatch.slurm import enqueue, resources
 from alpaca.errors import ArtifactError, ConfigurationErrors
@@ -45,8 +45,11 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
         raise ConfigurationErrors(problems)
     for text in (*_beyond_bounds(session), *without_effect(sweep, session)):
         out.print(f"note: {text}", markup=False)
-    prepare.verify_cached(session)
-    found = page_record(sweep, session, overrides)
+    with garbage.lock(session.output, alone=False):
+        prepare.verify_cached(session)
+        found = page_record(sweep, session, overrides)
+        if first.until != "sample":  # a raw pool gets no page
+            pages.write_plan(session.output, found)
     pages.write_hypothesis(session.output, found)
     freeze = functools.partial(prepare.freeze_stages, session)
     if on_slurm and not _is_done(session):
@@ -59,6 +62,8 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     if not _has_results(session):
         return _conclude(session, outcome, None, out)
     page, made = _report(found, session, outcome, out)
+    if made:
+        pages.forget_plan(session.output, found)
     return _conclude(session, outcome, page if made else None, out)
 
 

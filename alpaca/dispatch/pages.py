@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from alpaca import artifacts, frozen, plan
+from alpaca import artifacts, claims, frozen, plan
 from alpaca.config import ReportConfig
 from alpaca.errors import ArtifactError
 from alpaca.plan import Node
@@ -38,6 +39,42 @@ def write_hypothesis(output: Path, found: dict[str, Any]) -> None:
     hypothesis = str(found["config"]["hypothesis"])
     if hypothesis:
         answers.add(output / str(found["folder"]), answers.Row(recorded=provenance.now(), hypothesis=hypothesis))
+
+
+def write_plan(output: Path, found: dict[str, Any]) -> None:
+    """Says which stages a launch is making for the page, so that none is thought to be needless until the page stands.
+
+    It takes the place of what an earlier launch of the same page planned.
+    """
+    folder = output / str(found["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    artifacts.write_json(folder / artifacts.PLANNED, {"labels": found["labels"], "by": claims.owner()})
+
+
+def forget_plan(output: Path, found: dict[str, Any]) -> None:
+    """Once the page stands. What another launch has planned since is not ours."""
+    path = output / str(found["folder"]) / artifacts.PLANNED
+    with suppress(OSError, ArtifactError):
+        if artifacts.read_json(path).get("by") == claims.owner():
+            path.unlink()
+
+
+def planned(folder: Path) -> list[str]:
+    """The stages of a page that was planned and does not show all of them that are done.
+
+    ArtifactError where the plan cannot be read.
+    """
+    path = folder / artifacts.PLANNED
+    labels = [str(label) for label in artifacts.read_json(path).get("labels", [])] if path.exists() else []
+    return [] if _shows(folder, labels) else labels
+
+
+def _shows(folder: Path, labels: Iterable[str]) -> bool:
+    with suppress(OSError, ArtifactError, KeyError):
+        found = artifacts.read_json(folder / "stage.json")
+        done = {label for label in labels if artifacts.is_finished(folder.parents[1] / label)}
+        return artifacts.finished_as(folder, found["key"]) and done <= set(found["parents"])
+    return False
 
 
 def freeze(output: Path, found: dict[str, Any]) -> Path | None:

@@ -14,7 +14,7 @@ from alpaca.report.diff.sides import Chain, Side
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """A stage of both: its folders ("" where it is missing) and how they differ. `damage`: of either, with the remedy."""
+    """A stage of both: its folders ("" where it is missing) and how they differ; `damage`: of its records."""
 
     role: str
     folders: tuple[str, str]
