@@ -72,6 +72,7 @@ def _add_results(commands: Commands, shared: argparse.ArgumentParser) -> None:
     one.add_argument("artifact", type=_artifact, help=which)
     one.add_argument("--dry-run", action="store_true", help="only tells the command, the commit and the packages")
     one.add_argument("--packages", action="store_true", help="every package, as name==version")
+    one.add_argument("--chain", action="store_true", help="first makes everything again that it was made from")
     one.add_argument("--keep", action="store_true", help="keeps the second making where it is bit-equal too")
     one.add_argument("--paid", action="store_true", help="also asks a teacher again that may cost money")
     one.set_defaults(run=_later("reproduce"))

@@ -1,9 +1,11 @@
-"""`reproduce`: what made an artifact, and whether it comes out the same once more."""
+"""`reproduce`: what made an artifact, and whether it comes out the same once more, by itself or with all above it."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -18,41 +20,55 @@ _MOST_FILES = 30
 
 
 def run(given: argparse.Namespace) -> int:
-    """0 where the second making is bit-equal, 1 otherwise."""
+    """0 where the second making of everything is bit-equal, 1 otherwise."""
     out = display.console()
-    made = reproduce.recipe(*place(given.output_dir, given.artifact, given.command))
-    _tell_recipe(made, given.packages, out)
+    where = place(given.output_dir, given.artifact, given.command)
+    recipes = reproduce.chain(*where) if given.chain else [reproduce.recipe(*where)]
+    _tell_recipe(recipes[-1], given.packages, out)
+    if len(recipes) > 1:
+        out.print(f"made again, in this order: {', '.join(made.label for made in recipes)}", markup=False)
     if given.dry_run:
         out.print("nothing was run (--dry-run)")
         return 0
-    if made.paid and not given.paid:
+    paid = [made.label for made in recipes if made.paid]
+    if paid and not given.paid:
         raise UserError(
-            what="its answers would be asked and paid for again",
-            where=made.label,
+            what=f"{'their' if len(paid) > 1 else 'its'} answers would be asked and paid for again",
+            where=", ".join(paid),
             remedy="--paid does so, within the frozen bounds of spend; --dry-run only tells how",
         )
-    return _again(made, keep=given.keep, out=out)
+    return _again(recipes, keep=given.keep, out=out)
 
 
-def _again(made: Recipe, *, keep: bool, out: Console) -> int:
+def _again(recipes: Sequence[Recipe], *, keep: bool, out: Console) -> int:
     """The folder of the second making stays where it differs or failed, so that one can look."""
-    folder = reproduce.prepare(made)
-    try:
-        with display.Display(out, 1) as shown:
-            reproduce.make(made, folder, shown)
-        found = reproduce.verdict(made, folder)
-    except KeyboardInterrupt:
-        reproduce.remove(folder)
-        raise
-    _tell_verdict(found, out)
-    if found.bit_equal and not keep:
-        reproduce.remove(folder)
+    with reproduce.prepared(recipes) as fresh:
+        try:
+            with display.Display(out, len(recipes)) as shown:
+                for made in recipes:
+                    reproduce.make(made, fresh, shown)
+            found = {made.label: reproduce.verdict(made, fresh) for made in recipes}
+        except KeyboardInterrupt:
+            reproduce.remove(fresh)
+            raise
+    for label, verdict in found.items():
+        _tell_verdict(verdict, label if len(recipes) > 1 else "", out)
+    differing = [label for label, verdict in found.items() if not verdict.bit_equal]
+    if not differing and not keep:
+        reproduce.remove(fresh)
     else:
-        shown_at = view.short(folder)
-        out.print(f"kept: {shown_at}", markup=False, soft_wrap=True)
-        both = shlex.join(["python", "-m", "alpaca", "diff", view.short(made.folder), shown_at])
-        out.print(f"compare: {both}", markup=False, soft_wrap=True)
-    return 0 if found.bit_equal else 1
+        _tell_kept(recipes[-1].output, fresh, differing or [recipes[-1].label], out)
+    if len(recipes) > 1:
+        out.print(f"{len(recipes) - len(differing)} of {len(recipes)} stages are bit-equal")
+    return 1 if differing else 0
+
+
+def _tell_kept(output: Path, fresh: Path, labels: Sequence[str], out: Console) -> None:
+    """And how to compare the first stage that differs: those after it were made from another parent."""
+    here, there = (view.short(each / labels[0]) for each in (output, fresh))
+    out.print(f"kept: {there}", markup=False, soft_wrap=True)
+    both = shlex.join(["python", "-m", "alpaca", "diff", here, there])
+    out.print(f"compare: {both}", markup=False, soft_wrap=True)
 
 
 def _tell_recipe(made: Recipe, every: bool, out: Console) -> None:
@@ -84,19 +100,26 @@ def _tell_differing(title: str, found: dict[str, tuple[str, str]], out: Console)
         out.print(terminal.table(["", "then", "now"], [[name, *pair] for name, pair in found.items()]))
 
 
-def _tell_verdict(found: Verdict, out: Console) -> None:
+def _tell_verdict(found: Verdict, label: str, out: Console) -> None:
+    """label: of a stage of several; then files are listed only where one differs."""
+    counted, name = [file for file in found.files if file.counts], f"{label}: " if label else ""
+    if not (label and found.bit_equal):
+        _tell_files(found, out)
+    for text in _distances(found):
+        out.print(text, markup=False)
+    if found.bit_equal:
+        out.print(f"{name}[green]bit-equal[/]: all {len(counted)} files of the result have the same sha256")
+    else:
+        told = f"{len(found.differing)} of {len(counted)} files of the result differ"
+        out.print(f"{name}[red]not bit-equal[/]: {told}")
+
+
+def _tell_files(found: Verdict, out: Console) -> None:
     told = [file for file in found.files if file.state != reproduce.EQUAL] or found.files
     rows = [[file.name, file.state, "" if file.counts else "differs in every execution"] for file in told]
     out.print(terminal.table(["file", "", ""], rows[:_MOST_FILES]))
     if len(rows) > _MOST_FILES:
         out.print(f"and {len(rows) - _MOST_FILES} more")
-    for text in _distances(found):
-        out.print(text, markup=False)
-    counted = [file for file in found.files if file.counts]
-    if found.bit_equal:
-        out.print(f"[green]bit-equal[/]: all {len(counted)} files of the result have the same sha256")
-    else:
-        out.print(f"[red]not bit-equal[/]: {len(found.differing)} of {len(counted)} files of the result differ")
 
 
 def _distances(found: Verdict) -> list[str]:

@@ -1,4 +1,4 @@
-"""A finished stage made once more: from what it was made, the making in a folder of its own, and what came of it."""
+"""Finished stages made once more: from what they were made, the making in a folder of its own, and what came of it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import os
 import shlex
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alpaca import artifacts
+from alpaca import artifacts, claims
 from alpaca.config import Cluster
-from alpaca.dispatch import local
+from alpaca.dispatch import garbage, local
 from alpaca.dispatch.display import Display
 from alpaca.errors import ArtifactError, UserError
-from alpaca.records import read_jsonl
+from alpaca.records import is_number, read_jsonl, write_jsonl
+from alpaca.report import answers
 from alpaca.report.diff import payload
 from alpaca.report.diff.sides import read_stage
 from alpaca.runtime import provenance
@@ -59,6 +62,18 @@ class Recipe:
         return path if path and path.is_file() else None
 
     @property
+    def parents(self) -> list[str]:
+        """Labels, each once."""
+        return list(dict.fromkeys(self.frozen["parents"].values()))
+
+    @property
+    def failed(self) -> list[str]:
+        """Of a page: the stages that it names as missing, and reads the reason of."""
+        points = self.frozen["config"].get("points", []) if self.frozen["stage"] == "report" else []
+        named = dict.fromkeys(str(name) for point in points for name in (point.get("stages") or {}).values())
+        return [name for name in named if name not in self.parents and (self.output / name).is_dir()]
+
+    @property
     def paid(self) -> bool:
         """Whether making it again may cost money."""
         config = self.frozen["config"]
@@ -97,7 +112,7 @@ def recipe(output: Path, label: str) -> Recipe:
     """Reads and checks a finished stage. ArtifactError where it is not finished, was changed, or lost a parent."""
     # Not by the typed configuration: its own code reads that, which may be of another version than this.
     folder, found = output / label, read_stage(output, label).frozen
-    if not artifacts.is_finished(folder):
+    if not artifacts.finished_as(folder, found["key"]):
         raise ArtifactError(
             what="not finished, so that there is nothing to make again",
             where=str(folder),
@@ -113,6 +128,21 @@ def recipe(output: Path, label: str) -> Recipe:
             remedy=f"make again what it was made from: {made.command}",
         )
     return made
+
+
+def chain(output: Path, label: str) -> list[Recipe]:
+    """The recipe of a stage after those of all that it was made from, parents before children."""
+    found: dict[str, Recipe] = {}
+
+    def follow(label: str) -> None:
+        if label not in found:
+            made = recipe(output, label)
+            for parent in made.parents:
+                follow(parent)
+            found[label] = made
+
+    follow(label)
+    return list(found.values())
 
 
 def _lost(made: Recipe, role: str, parent: str) -> str:
@@ -138,34 +168,74 @@ def _differing(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[str
     return {name: (str(value), str(now.get(name, ""))) for name, value in then.items() if value != now.get(name)}
 
 
-def prepare(made: Recipe) -> Path:
-    """A fresh output folder beside the original: parents linked, code copied, nothing tracked. Returns the stage's."""
-    name = made.label.replace("/", "-")
-    place = Path(tempfile.mkdtemp(prefix=f"{made.output.name}-again-{name}-", dir=made.output.parent))
-    for parent in dict.fromkeys(made.frozen["parents"].values()):
-        link = place / parent
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(made.output / parent, link.parent))
+@contextmanager
+def prepared(recipes: Sequence[Recipe]) -> Iterator[Path]:
+    """A fresh output folder beside the original in which these can be made, in this order; it stays.
+
+    It is claimed meanwhile, by which `gc` knows that the original is being read.
+    """
+    last = recipes[-1]
+    prefix = f"{last.output.name}{garbage.AGAIN}{last.label.replace('/', '-')}-"
+    place = Path(tempfile.mkdtemp(prefix=prefix, dir=last.output.parent))
+    claim = claims.acquire(place, finished=lambda: False, on_wait=lambda _: None)
+    try:
+        _prepare_all(recipes, place)
+        yield place
+    finally:
+        if claim:  # always: nobody else knows the folder
+            claim.remove()
+
+
+def _prepare_all(recipes: Sequence[Recipe], place: Path) -> None:
+    try:
+        (place / "code").mkdir()
+        for made in recipes:
+            _prepare(made, place, {each.label for each in recipes})
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _prepare(made: Recipe, place: Path, again: set[str]) -> None:
+    """Parents linked but for those that are made again too, code copied, nothing tracked."""
+    for label in [*made.parents, *made.failed]:
+        link = place / label
+        if label not in again and not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(made.output / label, link.parent))
     settings = {key: value for key, value in made.frozen.items() if key != "tracking"}
     settings["code"] = _code(made, place).relative_to(place).as_posix()
     folder = place / made.label
     folder.mkdir(parents=True)
     artifacts.write_json(folder / "stage.json", settings)
-    return folder
+    _tell_history(made, folder)
+
+
+def _tell_history(made: Recipe, folder: Path) -> None:
+    """What the page had said when it was made: of what came since there are only hypotheses, with the time of launch.
+
+    An answer of this very page may stay: the same one is not added again, and another one makes another page anyway.
+    """
+    path = made.folder / answers.FILE
+    if path.is_file():
+        began = str(made.record.get("started") or made.record.get("ended") or "")
+        rows = [row for row in read_jsonl(path) if row.get("answer") or not began or str(row.get("recorded")) <= began]
+        write_jsonl(folder / answers.FILE, rows)
 
 
 def _code(made: Recipe, place: Path) -> Path:
     """A copy, since running it writes compiled files into it; what is here now where the snapshot was removed."""
-    (place / "code").mkdir()
     if made.code is None:
         return provenance.snapshot(place)
     target = place / "code" / made.code.name
-    shutil.copytree(made.code, target, ignore=shutil.ignore_patterns("__pycache__"))
+    if not target.exists():
+        shutil.copytree(made.code, target, ignore=shutil.ignore_patterns("__pycache__"))
     return target
 
 
-def make(made: Recipe, folder: Path, shown: Display) -> None:
-    """Runs the stage. UserError with what it said where it failed."""
+def make(made: Recipe, place: Path, shown: Display) -> None:
+    """Runs the stage in a fresh output folder. UserError with what it said where it failed."""
+    folder = place / made.label
     task = local.Task(key=made.frozen["key"], label=made.label, folder=folder, parents=set())
     cluster = Cluster(parallel=1, threads=int(made.frozen.get("threads", 1)))
     outcome = local.run([task], cluster, shown)
@@ -177,16 +247,18 @@ def make(made: Recipe, folder: Path, shown: Display) -> None:
         )
 
 
-def verdict(made: Recipe, folder: Path) -> Verdict:
+def verdict(made: Recipe, place: Path) -> Verdict:
     """The payload of both, file by file."""
-    before, after = (artifacts.read_json(path / "manifest.json") for path in (made.folder, folder))
+    folder = place / made.label
+    before, after = (artifacts.manifest_of(path) for path in (made.folder, folder))
     found = Verdict(files=[_file(name, before, after) for name in sorted({**before, **after})])
     differing = {file.name for file in found.differing}
     if "loss.jsonl" in differing:
         found.loss = payload.compared_losses("train", *(_losses(path) for path in (made.folder, folder)))
     if "metrics.json" in differing and "metrics.json" in before and "metrics.json" in after:
         values = [artifacts.read_json(path / "metrics.json") for path in (made.folder, folder)]
-        found.scores = {name: (values[0][name], values[1][name]) for name in values[0] if name in values[1]}
+        shared = [name for name in values[0] if all(is_number(side.get(name)) for side in values)]
+        found.scores = {name: (values[0][name], values[1][name]) for name in shared}
     return found
 
 
@@ -203,6 +275,6 @@ def _losses(folder: Path) -> list[dict[str, Any]]:
     return [row for row in read_jsonl(path) if row.get("loss") is not None] if path.exists() else []
 
 
-def remove(folder: Path) -> None:
-    """The whole fresh output folder of a second making; links in it are removed, not followed."""
-    shutil.rmtree(folder.parents[1])
+def remove(place: Path) -> None:
+    """The whole fresh output folder; links in it are removed, not followed."""
+    shutil.rmtree(place)

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from alpaca.dispatch import reproduce
+from alpaca import artifacts, jobs
+from alpaca.dispatch import garbage, pages, reproduce
+from alpaca.report import answers
 from tests.unit.chain_folders import PACKAGES, Chains
 from tests.unit.commands import Run, runner
+from tests.unit.report_folders import data_size_sweep
 
 # What stands in for the frozen worker: writes two files and publishes them, as alpaca.jobs does.
 WORKER = """
@@ -33,6 +36,8 @@ FILES = {
     "metrics.json": '{"items": 4, "exact_match": 0.5}',
     "raw.jsonl": "{}\n",
 }
+
+
 @pytest.fixture
 def chains(tmp_path: Path) -> Chains:
     return Chains(output=tmp_path / "outputs")
@@ -45,12 +50,24 @@ def run(chains: Chains, capsys: pytest.CaptureFixture[str]) -> Run:
 
 def stage(chains: Chains, *, fails: bool = False, kind: str = "train", **second: str) -> str:
     """A finished stage with FILES; `second`: what its code makes of them the second time (loss, metrics, raw)."""
+    data = chains.stage("curate", "4", {"size": 4}, {}, files={"examples.jsonl": [{"id": "e"}]})
+    return made_by_code(chains, {"data": data}, fails=fails, kind=kind, **second)
+
+
+def made_by_code(
+    chains: Chains,
+    parents: dict[str, str],
+    *,
+    fails: bool = False,
+    kind: str = "train",
+    teacher: str = "",
+    **second: str,
+) -> str:
     texts = {name.partition(".")[0]: text for name, text in FILES.items()} | second
     worker = WORKER.format(fails=fails, **texts)
     code = hashlib.sha256(worker.encode()).hexdigest()[:12]
     chains.code = chains.snapshot(code, {"alpaca/__init__.py": "", "alpaca/jobs.py": worker})
-    data = chains.stage("curate", "4", {"size": 4}, {}, files={"examples.jsonl": [{"id": "e"}]})
-    return chains.stage(kind, "tiny", {"code": code}, {"data": data}, files=FILES)
+    return chains.stage(kind, "tiny", {"code": code, "teacher": {"kind": teacher}}, parents, files=FILES)
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -94,11 +111,11 @@ def test_how_far_off_it_is_is_said_and_the_second_making_is_kept(chains: Chains,
 
 def test_parents_are_linked_not_copied_and_outlive_the_second_making(chains: Chains, run: Run) -> None:
     label = stage(chains)
-    folder = reproduce.prepare(reproduce.recipe(chains.output, label))
-    (parent,) = (folder.parents[1] / "curate").iterdir()
-    assert parent.is_symlink()
-    reproduce.remove(folder)
-    assert not folder.parents[1].exists()
+    with reproduce.prepared([reproduce.recipe(chains.output, label)]) as place:
+        (parent,) = (place / "curate").iterdir()
+        assert parent.is_symlink()
+    reproduce.remove(place)
+    assert not place.exists()
     assert (chains.output / "curate" / parent.name / "examples.jsonl").exists()
 
 
@@ -125,8 +142,8 @@ def test_without_its_snapshot_the_present_code_runs_and_that_is_said(chains: Cha
     label = chains.stage("train", "tiny", {}, {}, files=FILES)
     made = reproduce.recipe(chains.output, label)
     assert made.code is None
-    folder = reproduce.prepare(made)
-    (code,) = (folder.parents[1] / "code").iterdir()
+    with reproduce.prepared([made]) as place:
+        (code,) = (place / "code").iterdir()
     assert (code / "alpaca" / "jobs.py").exists()
 
 
@@ -162,3 +179,97 @@ def test_what_cannot_be_made_again_is_told(chains: Chains, run: Run, damage: str
     assert status == 1
     assert words[damage] in said, said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("file", ["stage.json", "manifest.json", "provenance.json", "_SUCCESS"])
+@pytest.mark.parametrize("content", [b"[]", b"\xff\xfe{", None])
+def test_damaged_records_are_told_with_their_file(
+    chains: Chains, run: Run, file: str, content: bytes | None
+) -> None:
+    path = chains.output / stage(chains) / file
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    status, said = run(str(path.parent) if file != "stage.json" else path.parent.name)
+    assert status == 1
+    assert file in said or "not finished" in said or "no stage" in said
+    assert "Traceback" not in said
+
+
+def test_gc_keeps_everything_while_it_is_being_read(chains: Chains, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "QUIET_SECONDS", 0.0)
+    label = stage(chains)
+    (parent,) = (chains.output / "curate").iterdir()
+    with reproduce.prepared([reproduce.recipe(chains.output, label)]):
+        found = garbage.look(chains.output, paid=True)
+        assert (found.wastes, "is being made from what is here" in found.busy) == ([], True)
+    assert f"curate/{parent.name}" in {waste.label for waste in garbage.look(chains.output, paid=True).wastes}
+
+
+def chained(chains: Chains, **first: str) -> list[str]:
+    """Three stages, each made by code, of which the first one's makes other files the second time."""
+    sample = made_by_code(chains, {}, kind="sample", **first)
+    data = made_by_code(chains, {"pool": sample}, kind="curate")
+    return [sample, data, made_by_code(chains, {"data": data, "again": data})]
+
+
+def test_a_whole_chain_is_made_again_in_order_and_told_stage_by_stage(chains: Chains, run: Run) -> None:
+    labels = chained(chains)
+    before = tree(chains.output)
+    status, said = run(labels[-1], "--chain")
+    assert status == 0, said
+    told = [said.index(f"{label}: bit-equal: all 2 files") for label in labels]
+    assert told == sorted(told)
+    assert "3 of 3 stages are bit-equal" in said
+    assert tree(chains.output) == before
+    assert list(chains.output.parent.iterdir()) == [chains.output]
+
+
+def test_a_chain_names_the_stages_that_differ_and_keeps_them(chains: Chains, run: Run) -> None:
+    labels = chained(chains, loss="{}\n", metrics='{"items": 4, "exact_match": "n/a"}')
+    status, said = run(labels[-1], "--chain")
+    assert status == 1, said
+    assert f"{labels[0]}: not bit-equal: 2 of 2 files" in said
+    assert "2 of 3 stages are bit-equal" in said
+    (kept,) = [path for path in chains.output.parent.iterdir() if path != chains.output]
+    assert not any((kept / label).is_symlink() for label in labels)
+    assert f"diff {chains.output / labels[0]} {kept / labels[0]}" in said
+    assert run(labels[-1])[0] == 0  # by itself, of its parents as they are
+
+
+def test_what_costs_money_anywhere_in_a_chain_is_asked_about(chains: Chains, run: Run) -> None:
+    labels = chained(chains, teacher="openai")
+    status, said = run(labels[-1], "--chain")
+    assert (status, labels[0] in said, "--paid" in said) == (1, True, True)
+    assert list(chains.output.parent.iterdir()) == [chains.output]
+    assert run(labels[-1], "--chain", "--dry-run")[0] == 0
+    assert run(labels[-1], "--chain", "--paid")[0] == 0
+    assert run(labels[-1])[0] == 0
+
+
+def test_a_page_with_a_hypothesis_earlier_answers_and_failures_is_bit_equal(
+    chains: Chains, run: Run, tmp_path: Path
+) -> None:
+    output = chains.output
+    world, config = data_size_sweep(output, items=20, seeds=2)
+    config.hypothesis = "More is better."
+    lost = config.points[-1].stages["score:embedded"]
+    for label, folder in world.parents.items():
+        record, key = artifacts.read_json(folder / "provenance.json"), artifacts.read_json(folder / "stage.json")["key"]
+        if label != lost:
+            artifacts.publish(folder, key, record | {"parents": {}}, lambda: None)
+    (output / lost / "log.txt").write_text("error: no memory left for that\n")
+    found = pages.record(config, "size", "sweeps/size", list(world.parents), "c", {"argv": ["launch.py"]})
+    folder = output / "sweeps" / "size"
+    answers.add(folder, answers.Row(recorded="2026-11-19T08:00:00+00:00", hypothesis="More is better."))
+    answers.add(folder, answers.Row(recorded="2026-11-19T09:00:00+00:00", hypothesis="", answer="Not yet known."))
+    assert pages.freeze(output, found) == folder
+    jobs.execute(folder)
+    text = (folder / "report.html").read_text()
+    assert all(words in text for words in ("before the first result", "Not yet known.", "no memory left for that"))
+    later = answers.Row(recorded="2999-01-01T00:00:00+00:00", hypothesis="Less is better.")
+    answers.add(folder, later)  # of a launch that has not made its page yet
+    status, said = run("sweeps/size")
+    assert status == 0, said
+    assert answers.read(folder)[-1] == later
