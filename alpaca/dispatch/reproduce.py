@@ -26,6 +26,8 @@ from alpaca.runtime import provenance
 EQUAL, DIFFERS, MISSING, NEW = "equal", "differs", "missing now", "new"
 PAID = ("openai", "openai_batch")
 """Kinds of teachers and moderators that may cost money."""
+NUMBERS = ("results.json", "results.csv")
+"""Of a page: what holds results alone; its other files also tell when its stages were made, or how long they took."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,6 +254,9 @@ def verdict(made: Recipe, place: Path) -> Verdict:
     folder = place / made.label
     before, after = (artifacts.manifest_of(path) for path in (made.folder, folder))
     found = Verdict(files=[_file(name, before, after) for name in sorted({**before, **after})])
+    if any(not (place / label).is_symlink() for label in made.parents):
+        for file in found.files:
+            file.counts &= made.frozen["stage"] != "report" or file.name in NUMBERS
     differing = {file.name for file in found.differing}
     if "loss.jsonl" in differing:
         found.loss = payload.compared_losses("train", *(_losses(path) for path in (made.folder, folder)))

@@ -238,6 +238,22 @@ def test_a_chain_names_the_stages_that_differ_and_keeps_them(chains: Chains, run
     assert run(labels[-1])[0] == 0  # by itself, of its parents as they are
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_times_on_a_page_count_only_where_its_stages_are_the_same(chains: Chains, again: bool) -> None:
+    train = stage(chains)
+    page = chains.page("runs/tiny", [{"train": train}])
+    recipes = reproduce.chain(chains.output, page)
+    assert [made.label for made in recipes][-2:] == [train, page]
+    with reproduce.prepared(recipes if again else recipes[-1:]) as place:
+        for file in ("results.json", "results.csv"):
+            (place / page / file).write_bytes((chains.output / page / file).read_bytes())
+        (place / page / "report.html").write_text("<p>took longer</p>")
+        artifacts.publish(place / page, "k", {}, lambda: None)
+        found = reproduce.verdict(recipes[-1], place)
+    assert [file.name for file in found.files if file.state == reproduce.DIFFERS] == ["report.html"]
+    assert found.bit_equal == again
+
+
 def test_what_costs_money_anywhere_in_a_chain_is_asked_about(chains: Chains, run: Run) -> None:
     labels = chained(chains, teacher="openai")
     status, said = run(labels[-1], "--chain")
