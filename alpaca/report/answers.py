@@ -32,6 +32,10 @@ class History:
     hypothesis: Row | None
     changed: list[Row]
     earlier: list[Row]
+    answered_before: bool = False
+    """Whether the page had an answer before the hypothesis was first written down."""
+    foretold: str = ""
+    """In words, when the hypothesis was written down."""
 
 
 def read(folder: Path) -> list[Row]:
@@ -66,4 +70,5 @@ def history(folder: Path, answer: str) -> History:
         hypothesis=held[0] if held else None,
         changed=held[1:],
         earlier=[row for row, after in zip(answered, following, strict=False) if row.answer != after],
+        answered_before=bool(held and any(row.answer for row in rows[: rows.index(held[0])])),
     )

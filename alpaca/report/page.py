@@ -83,7 +83,9 @@ def write_report(config: ReportConfig, context: Context) -> None:
     library = Library(parents=context.parents, home=context.folder)
     subject = _subject(config, library)
     context.check()
-    subject = replace(subject, history=_history(subject, library))
+    history = _history(subject, library)
+    history = replace(history, foretold=_foretold(history, library.of_points(config.points)))
+    subject = replace(subject, history=history)
     html.write(context.folder / "results.json", json.dumps(_as_json(subject), indent=1, ensure_ascii=False) + "\n")
     html.write(context.folder / "results.csv", export.long_form(subject.results))
     html.write(context.folder / "report.md", markdown.written(_summary(subject)))
@@ -175,7 +177,7 @@ def render(subject: Subject, library: Library) -> str:
         money=ledger.money(book),
         failures=subject.failures,
         history=subject.history,
-        foretold=_foretold(subject.history, folders),
+        foretold=subject.history.foretold,
         by_family=families.table(results),
         families_left_out=families.left_out(results),
         seeds=answer.seeds_in_words(results),
@@ -191,6 +193,8 @@ def _foretold(history: History, folders: list[Folder]) -> str:
     first = min((str(ended) for ended in scored if ended), default="")
     recorded = history.hypothesis.recorded
     when = wording.moment(recorded)
+    if history.answered_before:
+        return f"written down {when or 'later'}, after an earlier answer of this question"
     if not first or (recorded and recorded < first):
         return f"written down {when or 'before'}, before the first result"
     return f"found with the results of {when}: nothing shows that it was written down before them"
@@ -245,6 +249,7 @@ def _as_json(subject: Subject) -> dict[str, Any]:
         "metric": results.main,
         "answer": subject.sentence,
         "hypothesis": subject.history.hypothesis.hypothesis if subject.history.hypothesis else "",
+        "hypothesis_recorded": subject.history.foretold,
         "earlier_answers": [asdict(row) for row in subject.history.earlier],
         "data_sets": [asdict(one) for one in cards.compared(subject.data_sets, results.outcomes)],
         "levels": export.levels(results),

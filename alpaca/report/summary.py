@@ -37,7 +37,7 @@ def document(
         ),
     ]
     asked = [config.question] if config.question else []
-    held = [f"Hypothesis: {history.hypothesis.hypothesis}"] if history.hypothesis else []
+    held = [f"Hypothesis: {history.hypothesis.hypothesis} ({history.foretold})"] if history.hypothesis else []
     opening = Section(title="Question", blocks=[Text(text=text) for text in (*asked, *held)])
     filled = [section for section in (opening, *sections) if section.blocks]
     return Document(title=config.title, lead=sentence, sections=filled)

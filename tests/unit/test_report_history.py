@@ -70,6 +70,25 @@ def test_a_hypothesis_is_written_before_anything_runs_and_outlives_the_page(tmp_
     pages.write_hypothesis(tmp_path, record_of(config))
     assert path.read_bytes() == kept
     assert "Hypothesis More is better. (written down 2026-11-19 08:00 UTC, before the first result)" in text
+    short = (tmp_path / "sweeps/data_size/report.md").read_text(encoding="utf-8")
+    assert "written down 2026-11-19 08:00 UTC, before the first result" in short.replace("\\", "")
+    assert results_of(tmp_path / "sweeps/data_size")["hypothesis_recorded"].endswith("before the first result")
+
+
+def test_a_hypothesis_that_comes_after_an_answer_is_never_called_earlier(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=20)
+    folder = world.run(config)
+    config.hypothesis = "More is better."
+    pages.write_hypothesis(tmp_path, record_of(config))
+    path = folder / "answers.jsonl"
+    answer, hypothesis = read_jsonl(path)
+    assert answer["answer"]
+    # Recorded before the scores that there are now, as where these were made again.
+    rows = ({**answer, "recorded": "2026-11-18"}, {**hypothesis, "recorded": "2026-11-19T08:00:00+00:00"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    text = Page(world.run(config)).text
+    assert "written down 2026-11-19 08:00 UTC, after an earlier answer of this question" in text
+    assert "before the first result" not in text
 
 
 def test_another_hypothesis_does_not_make_a_finished_page_look_damaged(tmp_path):
