@@ -472,3 +472,26 @@ def test_a_rank_whose_file_is_not_there_trains_on(tmp_path: Path) -> None:
     relay.Sender(tmp_path / "none" / "live.jsonl").log({"loss": 1.0}, step=1)
     (tmp_path / "live.jsonl").mkdir()
     relay.Sender(tmp_path / "live.jsonl").log({"loss": 1.0}, step=1)
+
+
+# --- what the environment switches off
+
+
+@pytest.mark.parametrize(("name", "value"), [("WANDB_MODE", "disabled"), ("WANDB_DISABLED", "true")])
+def test_what_wandb_is_told_not_to_record_is_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    for each in ("WANDB_MODE", "WANDB_DISABLED"):
+        monkeypatch.delenv(each, raising=False)
+    started: list[str] = []
+    monkeypatch.setattr(tracking, "start", lambda settings, *_: started.append(settings["kind"]))
+    kinds = ("wandb", "workspace", "trackio")
+    for kind in kinds:
+        tracking.open_tracker({**SETTINGS, "kind": kind}, tmp_path, print)
+    assert started == list(kinds)
+    started.clear()
+    monkeypatch.setenv(name, value)
+    for kind in ("wandb", "workspace"):
+        assert isinstance(tracking.open_tracker({**SETTINGS, "kind": kind}, tmp_path, print), tracking.NullTracker)
+    tracking.open_tracker({**SETTINGS, "kind": "trackio"}, tmp_path, print)
+    assert started == ["trackio"]

@@ -19,10 +19,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from alpaca.runtime.tracking import keys
+
 MOST_WAITING = 20_000
 """Messages kept for a process that does not read; later ones are dropped."""
 TOLD_ITSELF = 3
 """Exit status of a process that has said why it stopped."""
+OF_WANDB = ("wandb", "workspace")
+"""Kinds that W&B's variables in the environment switch off."""
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -134,7 +138,8 @@ def open_tracker(settings: dict[str, Any], output: Path, tell: Callable[[str], N
     settings: kind, mode, patience, project, entity, group, job_type, id, name, tags, config (from stage.json). What
     the tracker writes lies below `output`, so that it can be moved and synchronised as one.
     """
-    if settings.get("kind", "none") == "none":
+    kind = settings.get("kind", "none")
+    if kind == "none" or (kind in OF_WANDB and keys.disabled()):  # what is recorded offline, a `sync` would send
         return NullTracker()
     try:
         return start(settings, output, tell)

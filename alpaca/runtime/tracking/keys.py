@@ -1,4 +1,4 @@
-"""Whether W&B can log in without asking. Only whether: the key itself is W&B's business."""
+"""Whether W&B is wanted, and can log in without asking. Only whether: the key itself is W&B's business."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 """Where `wandb login` logs in unless WANDB_BASE_URL names another server."""
 
 
+def disabled() -> bool:
+    """Whether the environment wants nothing recorded at all, as by W&B's own variables."""
+    off = os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on")
+    return off or os.environ.get("WANDB_MODE") == "disabled"
+
+
 def online(mode: str = "auto") -> bool:
     """Whether runs go to a server: there is a key, and neither the setting nor WANDB_MODE says offline."""
-    silenced = os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun")
+    silenced = disabled() or os.environ.get("WANDB_MODE") in ("offline", "dryrun")
     return mode != "offline" and not silenced and has_key()
 
 
