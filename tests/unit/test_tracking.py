@@ -12,6 +12,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from alpaca import claims, outcomes, plan
@@ -495,3 +496,31 @@ def test_what_wandb_is_told_not_to_record_is_not_recorded(
         assert isinstance(tracking.open_tracker({**SETTINGS, "kind": kind}, tmp_path, print), tracking.NullTracker)
     tracking.open_tracker({**SETTINGS, "kind": "trackio"}, tmp_path, print)
     assert started == ["trackio"]
+
+
+# --- values that are no JSON
+
+
+def test_numbers_of_numpy_arrive_and_what_is_no_number_is_left_out_and_told_once(tmp_path: Path) -> None:
+    code = f"import sys; open({str(tmp_path / 'got')!r}, 'wb').write(sys.stdin.buffer.read())"
+    tracker, told = beside(code)
+    tracker.log({"loss": np.float32(0.5)}, step=np.int64(1))  # type: ignore[dict-item, arg-type]
+    for step in (2, 3):
+        tracker.log({"loss": object()}, step)  # type: ignore[dict-item]
+    tracker.log({"loss": 0.25}, 4)
+    tracker.finish({"final_loss": np.float64(0.25)})
+    rows = [json.loads(line) for line in (tmp_path / "got").read_text().splitlines()]
+    assert [(row.get("step"), row.get("values")) for row in rows[:-1]] == [(1, {"loss": 0.5}), (4, {"loss": 0.25})]
+    assert isinstance(rows[0]["step"], int)
+    assert rows[-1]["summary"] == {"final_loss": 0.25}
+    (text,) = told
+    assert text.startswith("tracking leaves out what it cannot write (log: TypeError")
+
+
+def test_a_line_that_a_killed_rank_tore_stops_no_training(tmp_path: Path) -> None:
+    path, kept = tmp_path / "live.jsonl", Kept()
+    reader = relay.Reader(path, kept)
+    with path.open("a") as file:
+        file.write('{"step": 1, "val{"step": 1, "values": {"loss": 1.0}}\n[]\n{"step": 2, "values": {"loss": 0.5}}\n')
+    reader.look()
+    assert kept.rows == [(2, {"loss": 0.5})]

@@ -8,6 +8,7 @@ speed. The one thing that a job waits for is the end, and that for `patience` se
 from __future__ import annotations
 
 import json
+import operator
 import os
 import select
 import signal
@@ -61,7 +62,7 @@ class ProcessTracker:
         self._process, self._patience, self._tell = process, patience, tell
         self._pipe = process.stdin
         self._waiting: deque[bytes] = deque()
-        self._dropped = False
+        self._dropped = self._refused = False
         os.set_blocking(self._pipe.fileno(), False)
 
     def log(self, values: dict[str, float], step: int) -> None:
@@ -87,11 +88,23 @@ class ProcessTracker:
         if self._pipe.closed:
             return
         if len(self._waiting) < MOST_WAITING:
-            self._waiting.append(json.dumps(message).encode() + b"\n")
+            self._queue(message)
         elif not self._dropped:
             self._dropped = True
             self._tell("tracking falls behind: its process takes nothing, and what follows is dropped")
         self._push()
+
+    def _queue(self, message: dict[str, Any]) -> None:
+        """Numbers of numpy and torch become plain ones; a message that is no JSON is dropped, which is told once."""
+        try:
+            line = json.dumps(message, default=_plain).encode()
+        except Exception as error:  # whatever a metric brought along: the job needs none of it
+            if not self._refused:
+                self._refused = True
+                told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                self._tell(f"tracking leaves out what it cannot write ({message.get('do', 'settings')}: {told})")
+            return
+        self._waiting.append(line + b"\n")
 
     def _push(self) -> None:
         """As much of what waits as the pipe takes now."""
@@ -130,6 +143,14 @@ class ProcessTracker:
                 f"tracking was given up after {self._patience:g} s: it did not end by itself; "
                 "`python -m alpaca sync` sends what it wrote"
             )
+
+
+def _plain(value: Any) -> int | float:
+    """A whole number stays one: a step is counted by it."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return float(value)
 
 
 def open_tracker(settings: dict[str, Any], output: Path, tell: Callable[[str], None]) -> Tracker:

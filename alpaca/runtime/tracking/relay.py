@@ -7,6 +7,7 @@ starter reads while it waits. A file that cannot be written or read ends the rel
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -44,7 +45,7 @@ class Reader:
         path.write_bytes(b"")
 
     def look(self) -> None:
-        """Hands on every whole line that is new."""
+        """Hands on every whole line that is new; one that a killed rank tore is left out."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._place)
@@ -54,6 +55,8 @@ class Reader:
         whole = new[: new.rfind(b"\n") + 1]
         self._place += len(whole)
         for line in whole.splitlines():
-            row = json.loads(line)
-            self.last = max(self.last, int(row["step"]))
-            self._tracker.log(row["values"], step=int(row["step"]))
+            with suppress(ValueError, TypeError, KeyError):
+                row = json.loads(line)
+                step, values = int(row["step"]), row["values"]
+                self.last = max(self.last, step)
+                self._tracker.log(values, step=step)
