@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -19,14 +21,24 @@ def finish(tracker: Tracker, settings: dict[str, Any], context: Context, seconds
     """The last of a stage that is published. Whatever is missing here is not worth an error."""
     if isinstance(tracker, NullTracker):
         return
-    try:
-        summary = _summary(settings, context)
+    summary: dict[str, Any] = {"seconds": seconds}
+    with _told("numbers"):
+        summary = {**_summary(settings, context), **summary}
+    with _told("samples"):
         if settings["stage"] == "score":
             tracker.table(f"{settings['name']}/samples", *_samples(context))
-    except (OSError, ValueError, KeyError) as error:
-        print(f"tracking: no samples ({type(error).__name__}: {error})", flush=True)
-        summary = {}
-    tracker.finish({**summary, "seconds": seconds})
+    with _told("end"):
+        tracker.finish(summary)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """One line about what is missing: the stage is published, and nothing here may make a failure of it."""
+    try:
+        yield
+    except Exception as error:  # a file that is torn or not there, a value of another kind, the tracker itself
+        text = " ".join(str(error).split())[:300]
+        print(f"tracking: no {what} ({type(error).__name__}: {text})", flush=True)
 
 
 def _summary(settings: dict[str, Any], context: Context) -> dict[str, Any]:

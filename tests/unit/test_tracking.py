@@ -524,3 +524,37 @@ def test_a_line_that_a_killed_rank_tore_stops_no_training(tmp_path: Path) -> Non
         file.write('{"step": 1, "val{"step": 1, "values": {"loss": 1.0}}\n[]\n{"step": 2, "values": {"loss": 0.5}}\n')
     reader.look()
     assert kept.rows == [(2, {"loss": 0.5})]
+
+
+# --- results that cannot be read
+
+
+def test_scores_are_told_though_the_answers_are_torn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "metrics.json").write_text(json.dumps({"exact_match": 0.5}))
+    (tmp_path / "scores.jsonl").write_text(json.dumps({"id": "i1", "family": "f", "exact_match": 0.5}) + "\n")
+    responses = tmp_path / "responses" / "responses.jsonl"
+    responses.parent.mkdir()
+    context = Context(folder=tmp_path, work=tmp_path, parents={"responses": responses.parent})
+    for torn in ('{"id": "i1", "instr', "", None):
+        if torn is None:
+            responses.unlink()
+        else:
+            responses.write_text(torn)
+        told: list[Any] = []
+        tracker = types.SimpleNamespace(finish=told.append)
+        outcomes.finish(tracker, {"stage": "score", "name": "embedded"}, context, 1.5)  # type: ignore[arg-type]
+        assert told == [{"embedded/exact_match": 0.5, "seconds": 1.5}]
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.startswith("tracking: no samples (")
+
+
+def test_a_tracker_that_fails_at_the_end_makes_no_failure_of_a_finished_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def finish(summary: dict[str, Any]) -> None:
+        raise RuntimeError("filedescriptor out of range")
+
+    context = Context(folder=tmp_path, work=tmp_path, parents={})
+    tracker = types.SimpleNamespace(finish=finish)
+    outcomes.finish(tracker, {"stage": "report", "name": "x"}, context, 1.0)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "tracking: no end (RuntimeError: filedescriptor out of range)\n"
