@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from alpaca.report import sensitivity
@@ -70,18 +71,32 @@ def points(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 def long_form(results: Results) -> str:
-    """One row for each point and metric, and for each family of items; a point without scores has one of its own."""
+    """One row for each point and metric, and for each family of items; a point without scores has one of its own.
+
+    A factor's cell is its value (`cell`), and empty where the point does not have the factor.
+    """
     out = io.StringIO()
     seeds = list(dict.fromkeys(key for outcome in results.outcomes for key in outcome.point.seeds))
     head = ["name", *results.factors, *(f"seeds.{key}" for key in seeds)]
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*head, "metric", "family", "value", "low", "high", "n", "method", "artifact", "missing"])
     for outcome in results.outcomes:
-        start = [outcome.point.name, *(outcome.point.factors.get(key, "") for key in results.factors)]
-        start += [outcome.point.seeds.get(key, "") for key in seeds]
+        start = [outcome.point.name, *_cells(outcome.point.factors, results.factors)]
+        start += _cells(outcome.point.seeds, seeds)
         missing = " ".join(folder.name for folder in outcome.missing)
         writer.writerows([*start, *row, missing] for row in _rows(outcome))
     return out.getvalue()
+
+
+def cell(value: Any) -> str:
+    """A value that can be read back: JSON, but a text without quotes where it is no JSON by itself, as most words."""
+    if not isinstance(value, str) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    try:
+        json.loads(value)
+    except ValueError:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def numbers(interval: Interval) -> dict[str, Any]:
@@ -94,6 +109,10 @@ def numbers(interval: Interval) -> dict[str, Any]:
         "method": interval.method,
         "level": interval.level,
     }
+
+
+def _cells(given: dict[str, Any], names: Iterable[str]) -> list[str]:
+    return [cell(given[name]) if name in given else "" for name in names]
 
 
 def _rows(outcome: Outcome) -> Iterator[list[Any]]:

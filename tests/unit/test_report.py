@@ -15,7 +15,7 @@ import pytest
 from alpaca.config import ReportConfig
 from alpaca.errors import ArtifactError, UserError
 from alpaca.records import read_jsonl, write_jsonl
-from alpaca.report import wording
+from alpaca.report import export, wording
 from alpaca.statistics import Interval, compare, wilson
 from tests.unit.report_folders import (
     FAMILIES,
@@ -558,3 +558,24 @@ def test_families_are_shown_where_they_have_items_enough_and_by_the_metrics_own_
     shown = family_intervals(scores)
     assert sorted(shown) == ["a", "b"]
     assert shown["a"].high == 0.0  # twelve zeros of a graded metric are not twelve failures of a yes-or-no one
+
+
+def test_the_csv_tells_null_from_a_factor_that_is_not_set(tmp_path):
+    world = World(output=tmp_path, items=10)
+    given = [{"data.dedup": None}, {"data.dedup": ["a", "b"]}, {"data.dedup": True}, {"data.dedup": "rouge"}, {}]
+    points = [world.point({"data.size": size, **factors}, 0, 0.5) for size, factors in enumerate(given, 1)]
+    folder = world.run(ReportConfig(title="t", factors=["data.size", "data.dedup"], points=points))
+    rows = csv.DictReader((folder / "results.csv").open(encoding="utf-8", newline=""))
+    cells = {row["data.size"]: row["data.dedup"] for row in rows}
+    assert cells == {"1": "null", "2": '["a", "b"]', "3": "true", "4": "rouge", "5": ""}
+
+
+@pytest.mark.parametrize("value", [None, False, 1e-05, [], "a, b", "null", "250", "true", "", '"x"', "[1", " ", "NaN"])
+def test_every_value_in_the_csv_reads_back(value):
+    text = export.cell(value)
+    assert text
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = text
+    assert (type(found), found) == (type(value), value)
