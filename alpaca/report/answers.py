@@ -6,12 +6,17 @@ are those of the last stage behind them, not of the page, so that equal inputs g
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from alpaca.records import read_jsonl, write_jsonl
+from alpaca.errors import UserError
+from alpaca.records import encode, write_jsonl
+from alpaca.records.reading import NotJson, decode, read_lines
 
 FILE = "answers.jsonl"
+REQUIRED, FIELDS = ("recorded", "hypothesis"), ("recorded", "hypothesis", "answer", "runs")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +44,9 @@ class History:
 
 
 def read(folder: Path) -> list[Row]:
-    """Every row, oldest first."""
+    """Every row, oldest first. Fields that are not known here are passed over; UserError for what is no row."""
     path = folder / FILE
-    return [Row(**row) for row in read_jsonl(path)] if path.is_file() else []
+    return [_row(path, number, found) for number, found in _objects(path)]
 
 
 def add(folder: Path, row: Row) -> None:
@@ -52,8 +57,42 @@ def add(folder: Path, row: Row) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{FILE}.part"
-    write_jsonl(part, [asdict(one) for one in (*rows, row)])
+    earlier = [found for _, found in _objects(folder / FILE)]  # with the fields that are not known here
+    write_jsonl(part, [*earlier, asdict(row)])
     part.replace(folder / FILE)
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number of the line and its object."""
+    if not path.is_file():
+        return
+    for number, line in read_lines(path):
+        try:
+            found = decode(line)
+        except NotJson as error:
+            raise _unreadable(path, number, str(error), line) from error
+        if not isinstance(found, dict):
+            raise _unreadable(path, number, "no JSON object", line)
+        yield number, found
+
+
+def _row(path: Path, number: int, found: dict[str, Any]) -> Row:
+    for name in REQUIRED:
+        if name not in found:
+            raise _unreadable(path, number, f"no field {name!r}", encode(found))
+    given = {name: found[name] for name in FIELDS if name in found}
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise _unreadable(path, number, f"the field {name!r} is no text", encode(found))
+    return Row(**given)
+
+
+def _unreadable(path: Path, number: int, problem: str, line: str) -> UserError:
+    return UserError(
+        what=f"{problem}: {line.strip()[:80]!r}",
+        where=f"{path}:{number}",
+        remedy="mend or delete this line: it is an earlier answer or hypothesis of the page, and no result is in it",
+    )
 
 
 def history(folder: Path, answer: str) -> History:

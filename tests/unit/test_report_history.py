@@ -7,9 +7,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from alpaca import artifacts
 from alpaca.config import ReportConfig
 from alpaca.dispatch import pages
+from alpaca.errors import UserError
 from alpaca.records import read_jsonl
 from alpaca.report import answers
 from alpaca.teachers import prices
@@ -233,3 +236,24 @@ def test_a_run_that_scored_nothing_has_a_row_that_names_what_is_missing(tmp_path
     rows = list(csv.DictReader((world.run(config) / "results.csv").open(encoding="utf-8")))
     (row,) = [row for row in rows if not row["metric"]]
     assert (row["value"], row["missing"]) == ("", config.points[0].stages["score:embedded"])
+
+
+def test_a_field_of_another_version_stops_nothing_and_stays(tmp_path):
+    foreign = {"recorded": "t", "hypothesis": "", "answer": "a", "runs": "1 of 1 run", "author": "x"}
+    (tmp_path / answers.FILE).write_text(json.dumps(foreign) + "\n", encoding="utf-8")
+    answers.add(tmp_path, answers.Row(recorded="u", hypothesis="", answer="b"))
+    assert [row.answer for row in answers.read(tmp_path)] == ["a", "b"]
+    assert next(read_jsonl(tmp_path / answers.FILE)) == foreign
+
+
+NO_ROWS = ('{"recorded": "t", "hypo', "[1]", '{"answer": "a"}', '{"recorded": 1, "hypothesis": "h"}')
+
+
+@pytest.mark.parametrize("line", NO_ROWS)
+def test_a_row_that_cannot_be_read_names_its_line_and_the_way_out(tmp_path, line):
+    path = tmp_path / answers.FILE
+    path.write_text('{"recorded": "t", "hypothesis": "h"}\n' + line, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        answers.add(tmp_path, answers.Row(recorded="u", hypothesis="", answer="b"))
+    assert caught.value.where == f"{path}:2"
+    assert "mend or delete this line" in caught.value.remedy
