@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from alpaca import plan
+from alpaca import outcomes, plan
 from alpaca.config import Point
 from alpaca.plan import Node
 from alpaca.records import is_number
@@ -30,7 +30,7 @@ def stage(session: Session, node: Node) -> dict[str, Any]:
     return {
         **_common(session),
         "job_type": node.stage,
-        "id": f"{node.stage}-{node.key[:16]}",
+        "id": run_id(node),
         "name": node.label,
         "tags": [tag(name, value) for name, value in factors.items()],
         "config": {
@@ -39,6 +39,11 @@ def stage(session: Session, node: Node) -> dict[str, Any]:
             "seed": _shared([point.seeds for point in users]),
         },
     }
+
+
+def run_id(node: Node) -> str:
+    """The same for every sweep that uses the stage."""
+    return f"{node.stage}-{node.key[:16]}"
 
 
 def page(session: Session, sweep: Sweep) -> dict[str, Any]:
@@ -51,6 +56,7 @@ def page(session: Session, sweep: Sweep) -> dict[str, Any]:
         "project": session.run.tracker.project,
         "entity": session.run.tracker.entity,
         "group": _common(session)["group"],
+        "runs": sorted(run_id(node) for node in session.plan.nodes.values() if node.stage in outcomes.TRACKED),
         "factors": {name: f"factors.{field(name)}" for name in sweep.factors},
         "numeric": [name for name in sweep.factors if all(is_number(point.get(name)) for point in sweep.points)],
         "metrics": sorted(scores, key=lambda name: name != first),

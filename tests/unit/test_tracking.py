@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -558,3 +559,28 @@ def test_a_tracker_that_fails_at_the_end_makes_no_failure_of_a_finished_stage(
     tracker = types.SimpleNamespace(finish=finish)
     outcomes.finish(tracker, {"stage": "report", "name": "x"}, context, 1.0)  # type: ignore[arg-type]
     assert capsys.readouterr().out == "tracking: no end (RuntimeError: filedescriptor out of range)\n"
+
+
+# --- stages that another sweep made
+
+
+def test_a_dashboard_selects_the_stages_of_its_sweep_whichever_sweep_made_them(tmp_path: Path) -> None:
+    def board_and_ids(*words: str) -> tuple[dict[str, Any], set[str]]:
+        sweep = expand([*words, f"output_dir={tmp_path}", "tracker=wandb"], multirun=True)
+        session = session_of(sweep)
+        nodes = [node for node in session.plan.nodes.values() if node.stage in outcomes.TRACKED]
+        return tracked.page(session, sweep)["board"], {tracked.stage(session, node)["id"] for node in nodes}
+
+    (one, first), (other, second) = (board_and_ids(f"data.size=20,{size}") for size in (40, 60))
+    assert (set(one["runs"]), set(other["runs"])) == (first, second)
+    shared = {name.partition("-")[0] for name in first & second}
+    assert shared == {"pretrain", "train", "score"}, "of the size that both have"
+    assert len(second) == len(other["runs"]) > len(first & second)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wandb_workspaces when it is imported
+def test_a_dashboard_filters_by_the_ids_of_its_runs() -> None:
+    ids = ["score-0123456789abcdef", "train-0123456789abcdef"]
+    (runs,) = workspace.definition(replace(BOARD, runs=ids))["spec"]["section"]["runSets"]
+    (only,) = runs["filters"]["filters"]
+    assert (only["key"], only["op"], only["value"]) == ({"section": "run", "name": "name"}, "IN", ids)

@@ -1,5 +1,10 @@
 """The dashboard of a sweep as code: a W&B workspace with the factor on the horizontal axis.
 
+It selects its runs by their ids, which follow from the stages' keys: a run of W&B is in one group, and that of a stage
+that another sweep made is that sweep's. What cannot be had: a stage that was made without W&B, or under another project
+or entity, is no run here; and a run that is reused keeps the factors (`factors.*`), tags and group of the sweep that
+made it, so that a factor which only the later sweep names has no value for it on the axis. The page has all of them.
+
 Its definition is written beside the sweep's page; where there is a key it is saved on the server too. The file keeps
 the address, so that the page's next making updates the same dashboard.
 """
@@ -25,7 +30,9 @@ class Board:
     project: str
     entity: str | None
     group: str
-    """The sweep's name, which is the group of its runs."""
+    """The sweep's name, which is the group of the runs that it made."""
+    runs: list[str] = field(default_factory=list)
+    """Ids of the runs of its stages, whichever sweep made them; none: those of its group (an earlier definition)."""
     factors: dict[str, str] = field(default_factory=dict)
     """Factor -> its path in the runs' configuration."""
     numeric: list[str] = field(default_factory=list)
@@ -87,7 +94,6 @@ def definition(board: Board) -> dict[str, Any]:
 
 def _workspace(board: Board) -> Any:
     import wandb_workspaces.workspaces as ws
-    from wandb_workspaces.expr import And
 
     sections = [
         ws.Section(name="Scores by factor", is_open=True, panels=_score_panels(board)),
@@ -99,9 +105,17 @@ def _workspace(board: Board) -> Any:
         project=board.project,
         name=f"Sweep {board.group}",
         sections=[section for section in sections if section.panels],
-        runset_settings=ws.RunsetSettings(filters=And(ws.Metric("Group") == board.group), pinned_columns=pinned),
+        runset_settings=ws.RunsetSettings(filters=_selected(board), pinned_columns=pinned),
         auto_generate_panels=False,
     )
+
+
+def _selected(board: Board) -> Any:
+    """The filter of the runs that are shown."""
+    import wandb_workspaces.workspaces as ws
+    from wandb_workspaces.expr import And
+
+    return And(ws.Metric("ID").isin(board.runs) if board.runs else ws.Metric("Group") == board.group)
 
 
 def _score_panels(board: Board) -> list[Any]:
