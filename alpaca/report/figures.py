@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,9 @@ from alpaca.statistics import Interval
 
 LOSS_POINTS = 120
 _LINES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
+_HANDLE = 44
+"""Pixels of a legend's line with its marker and the space beside it."""
+_EQUALS = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +89,8 @@ def curve(series: Sequence[Series], words: Words) -> Markup:
         if len(series) > 1:
             _legend(figure, form, [one.label for one in series])
 
-    return inline(draw, heights=(360, 280), alt=words.alt, name=words.name)
+    wide, narrow = (_legend_height([one.label for one in series], form) for form in FORMS)
+    return inline(draw, heights=(360 + wide, 280 + narrow), alt=words.alt, name=words.name)
 
 
 def dots(marks: Sequence[Mark], words: Words, *, line: float | None = None) -> Markup:
@@ -112,7 +117,7 @@ def dots(marks: Sequence[Mark], words: Words, *, line: float | None = None) -> M
 def bars(marks: Sequence[Mark], words: Words) -> Markup:
     """One bar per family of items, with its interval."""
 
-    def draw(figure: Figure, _: Form) -> None:
+    def draw(figure: Figure, form: Form) -> None:
         axes = figure.subplots()
         rows, means = list(range(len(marks))), [mark.interval.estimate for mark in marks]
         axes.barh(rows, means, height=0.62, color=BAR)
@@ -125,7 +130,7 @@ def bars(marks: Sequence[Mark], words: Words) -> Markup:
             elinewidth=1.2,
             capsize=3,
         )
-        axes.set_yticks(rows, [mark.label for mark in marks])
+        axes.set_yticks(rows, [_wrapped(mark.label, _half(form)) for mark in marks])
         axes.set_ylim(len(marks) - 0.4, -0.6)
         axes.set_xlim(0, max(1.0, *(mark.interval.high for mark in marks)) * 1.01)
         axes.grid(axis="y", visible=False)
@@ -133,7 +138,11 @@ def bars(marks: Sequence[Mark], words: Words) -> Markup:
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(words.x)
 
-    return inline(draw, heights=(60 + 27 * len(marks),) * 2, alt=words.alt, name=words.name)
+    wide, narrow = (
+        60 + sum(27 + 1.4 * form.text * _wrapped(mark.label, _half(form)).count("\n") for mark in marks)
+        for form in FORMS
+    )
+    return inline(draw, heights=(wide, narrow), alt=words.alt, name=words.name)
 
 
 def loss_curves(curves: Sequence[Losses], words: Words) -> Markup:
@@ -152,7 +161,8 @@ def loss_curves(curves: Sequence[Losses], words: Words) -> Markup:
         if len(groups) > 1:
             _legend(figure, form, groups)
 
-    return inline(draw, heights=(290, 260), alt=words.alt, name=words.name)
+    wide, narrow = (_legend_height(groups, form) for form in FORMS)
+    return inline(draw, heights=(290 + wide, 260 + narrow), alt=words.alt, name=words.name)
 
 
 def lengths(histograms: dict[str, list[list[float]]], words: Words) -> Markup:
@@ -317,17 +327,33 @@ def _scale_scores(set_limits: Callable[[float, float], object], marks: Sequence[
 
 
 def _legend(figure: Figure, form: Form, labels: Sequence[str]) -> None:
-    handles = [_handle(index) for index in range(len(labels))]
-    room = form.width - 20
-    widest = max(len(label) for label in labels) * form.text * 0.62 + 44
+    wrapped, columns = _legend_labels(labels, form)
     figure.legend(
-        handles,
-        labels,
+        [_handle(index) for index in range(len(labels))],
+        wrapped,
         loc="outside upper left",
-        ncols=max(1, min(len(labels), int(room // widest))),
+        ncols=columns,
         handlelength=2.0,
         columnspacing=1.4,
     )
+
+
+def _legend_labels(labels: Sequence[str], form: Form) -> tuple[list[str], int]:
+    """Labels broken where one is wider than the figure, and how many stand beside each other."""
+    room = form.width - 20
+    wrapped = [_wrapped(label, _letters(room - _HANDLE, form)) for label in labels]
+    widest = max(len(line) for label in wrapped for line in label.split("\n")) * _letter(form) + _HANDLE
+    return wrapped, max(1, min(len(labels), int(room // widest)))
+
+
+def _legend_height(labels: Sequence[str], form: Form) -> float:
+    """Pixels that a legend needs beyond its first few lines, so that it takes none from the axes."""
+    if len(labels) < 2:
+        return 0.0
+    wrapped, columns = _legend_labels(labels, form)
+    rows = -(-len(wrapped) // columns)
+    lines = [max(label.count("\n") + 1 for label in wrapped[row::rows]) for row in range(rows)]
+    return max(0.0, 1.5 * form.text * (sum(lines) - 3))
 
 
 def _handle(index: int) -> Line2D:
@@ -342,11 +368,32 @@ def _handle(index: int) -> Line2D:
 
 
 def _broken(label: str, form: Form) -> str:
-    """The settings of a level one below the other where the page is narrow; a single one at its sign."""
-    if form.name != "narrow":
-        return label
-    lines = label.replace(", ", ",\n").replace(" and ", "\nand ")
-    return lines if "\n" in lines else label.replace(" = ", " =\n")
+    """The settings of a level one below the other where the page is narrow, and no line wider than half a figure."""
+    if form.name == "narrow":
+        lines = label.replace(", ", ",\n").replace(" and ", "\nand ")
+        label = lines if "\n" in lines else label.replace(" = ", " =\n")
+    return "\n".join(_wrapped(line, _half(form)) for line in label.split("\n"))
+
+
+def _wrapped(text: str, most: int) -> str:
+    """Lines of at most so many characters; a setting is torn apart only where it alone is too long."""
+    whole = textwrap.wrap(text.replace(" = ", _EQUALS), most, break_long_words=False, break_on_hyphens=False)
+    lines = [part for line in whole for part in textwrap.wrap(line.replace(_EQUALS, " = "), most)]
+    return "\n".join(lines) or text
+
+
+def _letter(form: Form) -> float:
+    """Pixels of a letter: a browser's font may be wider than the one that matplotlib measures with."""
+    return form.text * 0.62
+
+
+def _letters(room: float, form: Form) -> int:
+    return int(room / _letter(form))
+
+
+def _half(form: Form) -> int:
+    """Characters that fit beside axes which keep half of the figure."""
+    return _letters(form.width * 0.46, form)
 
 
 def _row_height(marks: Sequence[Mark], form: Form) -> float:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pytest
 
+from alpaca.config import ReportConfig
 from tests.unit.report_folders import (
     HOSTILE,
+    World,
     arms_sweep,
     data_only,
     data_size_sweep,
@@ -61,7 +64,7 @@ def pages(tmp_path_factory):
     """Name -> page: a run, a 3 x 3 sweep, a grid, named levels, a missing arm with hostile responses; data sets alone.
 
     properties: one factor at a time, with a failure, a hypothesis that changed and an earlier answer; arms and
-    interaction: of those designs; sizes: enough of them to test the fitted law.
+    interaction: of those designs; sizes: enough of them to test the fitted law; long curve, long dots: of long labels.
     card, hostile card: the page of one data set below the report's.
     """
     output = tmp_path_factory.mktemp("pages")
@@ -79,6 +82,7 @@ def pages(tmp_path_factory):
         "interaction": interaction_sweep(output / "interaction", 0.3),
         "sizes": data_size_sweep(output / "sizes", sizes={250: 0.1, 1000: 0.5, 4000: 0.68, 16000: 0.78}),
     }
+    made |= {f"long {form}": long_labels(output / form, form == "curve") for form in ("curve", "dots")}
     update(*made["properties"])
     made["data set"] = data_only(output / "data-set", sizes=(1000,), histograms=True, card=MANY_VERBS)
     made["data sets"] = data_only(output / "data-sets", sizes=(250, 1000, 4000))
@@ -95,7 +99,9 @@ def pages(tmp_path_factory):
     made["hostile data"][1].command = f"python launch.py {'c' * 200}"
     torn = made["torn"][0]
     torn.lose(*[name for name in torn.parents if "size4000-s1" in name])
-    found = {name: world.run(config) / "report.html" for name, (world, config) in made.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="constrained_layout not applied")
+        found = {name: world.run(config) / "report.html" for name, (world, config) in made.items()}
     cards = {"card": "data set", "hostile card": "hostile data"}
     return found | {name: next(found[of].parent.glob("data/*.html")) for name, of in cards.items()}
 
@@ -107,6 +113,28 @@ def update(world, config):
     lost = config.points[-1].stages["train"]
     (world.output / lost / "log.txt").write_text(f"error: {'e' * 200} {HOSTILE}", encoding="utf-8")
     world.lose(lost)
+
+
+OTHERS = {"data.selection": "nearest", "optimizer.lr_schedule": "cosine", "model.pretrained_on": "w" * 30}
+
+
+def long_labels(output, over_sizes):
+    """Levels of five factors, three seeds each: as a curve with a legend, or one below the other."""
+    world = World(output=output)
+    start = {"data.size": 250, "data.label_noise": 0.0} if over_sizes else {"arm_of_the_data.named_by": "random words"}
+    changes = (
+        [
+            {key: size, "data.label_noise": noise}
+            for key in ["data.size"]
+            for size in (250, 4000)
+            for noise in (0.0, 0.1, 0.2, 0.4)
+        ]
+        if over_sizes
+        else [{"arm_of_the_data.named_by": name} for name in ("random words", "rare_words_" * 9, "none")]
+    )
+    levels = [{**OTHERS, **start, **change} for change in changes]
+    points = [world.point(level, seed, 0.5) for level in levels for seed in range(2)]
+    return world, ReportConfig(title="long labels", question="?", factors=list(levels[0]), points=points)
 
 
 OBJECTS = [["sentence", 90], ["characterisation", 40], ["list", 20], ["story", 10]]
@@ -146,6 +174,7 @@ def hostile_card():
 @pytest.fixture(
     params=[
         *("run", "sweep", "grid", "named", "torn", "properties", "arms", "interaction", "sizes"),
+        *("long curve", "long dots"),
         *("data set", "data sets", "hostile data", "card", "hostile card"),
     ]
 )
@@ -202,13 +231,14 @@ def test_no_text_of_a_figure_is_cut_off(opened):
         const frame = drawing.getBoundingClientRect();
         return [...drawing.querySelectorAll('text')].filter(text => {
             const box = text.getBoundingClientRect();
-            return frame.width > 0 && (box.left < frame.left - 8 || box.right > frame.right + 8);
+            return frame.width > 0 && (box.left < frame.left - 1 || box.right > frame.right + 1
+                || box.top < frame.top - 1 || box.bottom > frame.bottom + 1);
         }).map(text => text.textContent)})""")
     assert outside == []
 
 
 def test_labels_of_rows_do_not_cover_each_other(browser, pages):
-    for name in ("interaction", "properties", "named"):
+    for name in ("interaction", "properties", "named", "long dots"):
         page = browser.new_page(viewport={"width": 390, "height": 900})
         page.goto(pages[name].as_uri())
         boxes = page.evaluate("""[...[...document.querySelectorAll('figure svg')].find(drawing =>
