@@ -20,8 +20,9 @@ from alpaca.report.svg import BAR, COLOURS, FORMS, INK, MARKERS, MUTED, PAPER, F
 from alpaca.statistics import Interval
 
 LOSS_POINTS = 120
-_LINES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
-_HANDLE = 44
+_LINES: tuple[Literal["-", "--", "-."], ...] = ("-", "--", "-.")
+"""With colour and marker, so that series are told apart on grey paper; dots are what a law says beyond the measured."""
+_HANDLE = 54
 """Pixels of a legend's line with its marker and the space beside it."""
 _EQUALS = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
 
@@ -87,7 +88,7 @@ def curve(series: Sequence[Series], words: Words) -> Markup:
         axes.set_xlabel(words.x)
         axes.set_ylabel(words.y)
         if len(series) > 1:
-            _legend(figure, form, [one.label for one in series])
+            _legend(figure, form, [one.label for one in series], [one.band is not None for one in series])
 
     wide, narrow = (_legend_height([one.label for one in series], form) for form in FORMS)
     return inline(draw, heights=(360 + wide, 280 + narrow), alt=words.alt, name=words.name)
@@ -159,7 +160,7 @@ def loss_curves(curves: Sequence[Losses], words: Words) -> Markup:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
         axes.set_ylim(0, 1.05 * max(max(one.losses) for one in curves))
         if len(groups) > 1:
-            _legend(figure, form, groups)
+            _legend(figure, form, groups, [False] * len(groups))
 
     wide, narrow = (_legend_height(groups, form) for form in FORMS)
     return inline(draw, heights=(290 + wide, 260 + narrow), alt=words.alt, name=words.name)
@@ -197,7 +198,7 @@ def _draw_series(axes: Axes, series: Series, index: int, aside: float) -> None:
         yerr=_arms([mark.interval for mark in series.marks]),
         color=colour,
         marker=marker,
-        linestyle="none" if series.band else _LINES[index // len(COLOURS) % len(_LINES)],
+        linestyle="none" if series.band else _LINES[index % len(_LINES)],
         elinewidth=1.2,
         capsize=4,
         transform=place,
@@ -270,7 +271,7 @@ def _draw_losses(axes: Axes, one: Losses, index: int) -> None:
         marker=marker,
         markersize=4.5,
         linewidth=1.2,
-        linestyle=_LINES[index // len(COLOURS) % len(_LINES)],
+        linestyle=_LINES[index % len(_LINES)],
         markeredgewidth=0,
         markevery=(index % 7, max(1, len(steps) // 6)),
     )
@@ -326,14 +327,14 @@ def _scale_scores(set_limits: Callable[[float, float], object], marks: Sequence[
     set_limits(*((-0.02, 1.02) if whole else (low - room, high + room)))
 
 
-def _legend(figure: Figure, form: Form, labels: Sequence[str]) -> None:
+def _legend(figure: Figure, form: Form, labels: Sequence[str], fitted: Sequence[bool]) -> None:
     wrapped, columns = _legend_labels(labels, form)
     figure.legend(
-        [_handle(index) for index in range(len(labels))],
+        [_handle(index, fitted=through) for index, through in enumerate(fitted)],
         wrapped,
         loc="outside upper left",
         ncols=columns,
-        handlelength=2.0,
+        handlelength=2.8,
         columnspacing=1.4,
     )
 
@@ -356,14 +357,14 @@ def _legend_height(labels: Sequence[str], form: Form) -> float:
     return max(0.0, 1.5 * form.text * (sum(lines) - 3))
 
 
-def _handle(index: int) -> Line2D:
+def _handle(index: int, *, fitted: bool) -> Line2D:
     return Line2D(
         [],
         [],
         color=COLOURS[index % len(COLOURS)],
         marker=MARKERS[index % len(MARKERS)],
         markersize=6,
-        linestyle=_LINES[index // len(COLOURS) % len(_LINES)],
+        linestyle="-" if fitted else _LINES[index % len(_LINES)],
     )
 
 

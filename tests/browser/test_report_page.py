@@ -302,6 +302,33 @@ def test_closed_folds_are_open_on_paper(browser, pages, tmp_path):
     page.close()
 
 
+def test_paper_shows_what_is_folded_and_cuts_no_table(browser, pages):
+    for name in ("properties", "long curve", "long dots"):
+        page = browser.new_page(viewport={"width": 680, "height": 900})  # A4 between its margins
+        page.goto(pages[name].as_uri())
+        assert "sign flips" not in page.inner_text("main")
+        page.emulate_media(media="print", color_scheme="dark")
+        folded = page.evaluate("""[...document.querySelectorAll('details table')].map(table =>
+            [table.innerText.includes('sign flips'), table.getBoundingClientRect().height])""")
+        assert any(is_it for is_it, _ in folded)
+        assert min(height for _, height in folded) > 20
+        assert "sign flips" in page.inner_text("main")
+        over = page.evaluate("""[...document.querySelectorAll('table')].filter(table =>
+            table.getBoundingClientRect().right > innerWidth + 1).map(table => table.parentElement.ariaLabel)""")
+        assert over == []
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        page.close()
+
+
+def test_series_are_told_apart_without_colour(browser, pages):
+    page = browser.new_page()
+    page.goto(pages["long curve"].as_uri())
+    dashes = page.evaluate("""[...document.querySelectorAll('figure svg g[id*="-legend_"] path')].map(path =>
+        getComputedStyle(path).strokeDasharray)""")
+    assert len(set(dashes)) == 3
+    page.close()
+
+
 def ratio(one: str, other: str) -> float:
     """WCAG 2 contrast of two colours of the form rgb(r, g, b)."""
 
