@@ -24,6 +24,7 @@ class Entry:
     """A page as the list shows it. label: below the output folder; when: as it was recorded, "" where it was not.
 
     made: whether the page stands; without it the folder is named, and why there is nothing to read.
+    old: whether it stands as it was made for other stages or settings than its folder names now.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Entry:
     command: str
     links: list[tuple[str, str]]
     made: bool
+    old: bool
 
     @property
     def name(self) -> str:
@@ -76,20 +78,29 @@ def render(output: Path) -> str:
     return html.rendered(
         "index.html",
         lead=_lead(found),
-        groups=[(kind, [one for one in found if one.made and one.label.startswith(f"{kind}/")]) for kind in _KINDS],
+        groups=[(kind, [one for one in found if _is_current(one) and _is_of(one, kind)]) for kind in _KINDS],
+        old=[one for one in found if one.made and one.old],
         unfinished=[one for one in found if not one.made],
         others=[(name, quote(name)) for name in others],
     )
 
 
 def _lead(found: list[Entry]) -> str:
-    made = [one for one in found if one.made]
+    made = [one for one in found if _is_current(one)]
     if not made:
-        return "No page has been made here yet."
-    counts = [sum(one.label.startswith(f"{kind}/") for one in made) for kind in _KINDS]
+        return "Every page here is an old one." if any(one.made for one in found) else "No page has been made here yet."
+    counts = [sum(_is_of(one, kind) for one in made) for kind in _KINDS]
     told = [wording.plural(count, kind[:-1]) for count, kind in zip(counts, _KINDS, strict=True) if count]
     last = max(one.when for one in made)
     return f"{wording.listing(told)}" + (f"; the latest page was made at {wording.moment(last)}." if last else ".")
+
+
+def _is_current(entry: Entry) -> bool:
+    return entry.made and not entry.old
+
+
+def _is_of(entry: Entry, kind: str) -> bool:
+    return entry.label.startswith(f"{kind}/")
 
 
 def entries(output: Path) -> list[Entry]:
@@ -124,7 +135,14 @@ def _entry(output: Path, folder: Path) -> Entry | None:
         command=_text(config, "command"),
         links=there,
         made=artifacts.is_finished(folder) and bool(results) and "report" in dict(there),
+        old=_is_old(folder, _text(frozen, "key")),
     )
+
+
+def _is_old(folder: Path, key: str) -> bool:
+    """Whether the marker is that of another key; a record or a marker that cannot be read tells nothing."""
+    marked = _text(_object(folder / "_SUCCESS"), "key")
+    return bool(key and marked) and key != marked
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -73,6 +73,21 @@ def test_a_torn_page_breaks_nothing(chains: Chains, damage: Callable[[Path], Non
     assert ('href="sweeps/torn/report.html"' in text) is shown
 
 
+def test_a_page_whose_remake_failed_is_listed_apart_with_its_old_answer(chains: Chains) -> None:
+    chains.page("sweeps/good", [], question="Is it good?")
+    folder = chains.output / chains.page("sweeps/stale", [], question="Is it stale?", answer="It was so.")
+    frozen = artifacts.read_json(folder / "stage.json")
+    artifacts.write_json(folder / "stage.json", frozen | {"key": "f" * 64})
+    current, _, old = index.renew(chains.output).read_text().partition("<h2>Old pages</h2>")
+    assert "1 sweep" in current
+    assert "Is it good?" in current
+    assert "stale" not in current
+    assert "<strong>Old answer:</strong> It was so." in old
+    assert "Not made anew since" in old
+    artifacts.write_json(folder / "stage.json", frozen)
+    assert "Old pages" not in index.renew(chains.output).read_text()
+
+
 def test_foreign_folders_and_files_are_left_out(chains: Chains) -> None:
     (chains.output / "sweeps" / "figures").mkdir(parents=True)
     (chains.output / "runs").write_text("a file")
