@@ -210,6 +210,8 @@ def test_every_link_leads_to_something_that_exists(opened):
     links = page.evaluate("[...document.querySelectorAll('a')].map(link => link.href)")
     assert len(links) > 5
     assert [link for link in links if not Path(unquote(urlparse(link).path)).exists()] == []
+    places = page.evaluate("[...document.querySelectorAll('[id]')].map(place => place.id)")
+    assert {urlparse(link).fragment for link in links} - {""} <= set(places)
 
 
 def test_one_form_of_each_figure_is_shown_and_its_text_is_legible(opened, report, pages):

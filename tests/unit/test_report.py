@@ -176,7 +176,8 @@ def test_every_link_exists_every_figure_is_described_and_nothing_is_loaded(tmp_p
     folder = world.run(config)
     page = Page(folder)
     assert len(page.links) > 10
-    assert [link for link in page.links if not (folder / unquote(link)).exists()] == []
+    assert [link for link in page.links if link[0] != "#" and not (folder / unquote(link)).exists()] == []
+    assert {link[1:] for link in page.links if link[0] == "#"} <= set(page.ids)
     assert "script" not in page.tags
     assert len(page.ids) == len(set(page.ids))
     drawings = re.findall(r"<svg.*?</svg>", page.source, flags=re.DOTALL)
@@ -579,3 +580,29 @@ def test_every_value_in_the_csv_reads_back(value):
     except ValueError:
         found = text
     assert (type(found), found) == (type(value), value)
+
+
+def test_each_level_leads_to_the_first_row_of_its_runs(tmp_path):
+    world, config = grid_sweep(tmp_path, items=20)
+    page = Page(world.run(config))
+    places = [f"runs-{number}" for number in range(1, 7)]
+    assert [one for one in page.ids if one.startswith("runs-")] == places
+    assert {link for link in page.links if link[0] == "#"} == {f"#{place}" for place in places}
+    row = page.source.partition('id="runs-3"')[2].partition("</tr>")[0]
+    assert "1,000" in row
+    assert "adamw" in row
+
+
+def test_the_code_that_ran_is_linked_where_it_is_still_there(tmp_path):
+    world, config = single_run(tmp_path, items=20)
+    for folder in world.parents.values():
+        record = json.loads((folder / "provenance.json").read_text())
+        record["git"]["diff"] = "dirty-0123.diff"
+        (folder / "provenance.json").write_text(json.dumps(record))
+    assert "/code/" not in " ".join(Page(world.run(config, "runs/gone")).links)
+    (tmp_path / "code" / "a1b2c3d4e5f6").mkdir(parents=True)
+    (tmp_path / "code" / "a1b2c3d4e5f6" / "dirty-0123.diff").write_text("-a")
+    folder = world.run(config, "runs/there")
+    page = Page(folder)
+    found = {(folder / link).resolve() for link in page.links if "/code/" in link}
+    assert found == {tmp_path / "code" / "a1b2c3d4e5f6", tmp_path / "code" / "a1b2c3d4e5f6" / "dirty-0123.diff"}
