@@ -10,6 +10,9 @@ from typing import Any
 from alpaca.statistics import Interval
 
 _METRICS = {"rouge_l": "ROUGE-L"}
+_ITEMS_FOR_THREE_DIGITS = 20
+_OVER_RUNS = ("Student t", "Welch t", "crossed t")
+"""Their n counts runs, or both, and says nothing of the items behind a share."""
 
 
 def value(item: Any) -> str:
@@ -53,13 +56,13 @@ def estimate(interval: Interval) -> str:
 
 
 def bounds(interval: Interval) -> str:
-    """ "0.14 to 0.28"."""
+    """ "0.140 to 0.280"."""
     digits = _digits(interval)
     return f"{_fixed(interval.low, digits)} to {_fixed(interval.high, digits)}"
 
 
 def full(interval: Interval) -> str:
-    """ "0.21 (0.14 to 0.28)"."""
+    """ "0.210 (0.140 to 0.280)"."""
     return f"{estimate(interval)} ({bounds(interval)})"
 
 
@@ -69,7 +72,7 @@ def like(number: float, interval: Interval) -> str:
 
 
 def signed(interval: Interval) -> str:
-    """ "+0.21", for a difference."""
+    """ "+0.210", for a difference."""
     text = estimate(interval)
     # Seeds that cancel out leave 1e-17, which is no gain.
     shows_gain = interval.estimate > 0 and any(digit in text for digit in "123456789")
@@ -134,12 +137,16 @@ def shortened(text: str, most: int) -> str:
 
 
 def _digits(interval: Interval) -> int:
-    """Enough to tell the bounds apart; rates have two at least, points and percentages one."""
+    """Enough to tell the bounds apart; points and percentages have one at least.
+
+    Rates have three, so that they agree with their difference in points; two where few items carry no third.
+    """
     width = interval.high - interval.low
     needed = math.floor(-math.log10(width)) if width > 0 else 1
     largest = max(abs(interval.low), abs(interval.high))
     if largest <= 1.5:
-        return min(4, max(2, needed + 1))
+        few = interval.n < _ITEMS_FOR_THREE_DIGITS and interval.method not in _OVER_RUNS
+        return min(4, max(2 if few else 3, needed + 1))
     return min(4, max(1 if largest <= 100 else 0, needed + 2))
 
 

@@ -606,3 +606,18 @@ def test_the_code_that_ran_is_linked_where_it_is_still_there(tmp_path):
     page = Page(folder)
     found = {(folder / link).resolve() for link in page.links if "/code/" in link}
     assert found == {tmp_path / "code" / "a1b2c3d4e5f6", tmp_path / "code" / "a1b2c3d4e5f6" / "dirty-0123.diff"}
+
+
+@pytest.mark.parametrize(
+    ("mean", "n", "method", "text"),
+    [
+        (0.075, 60, "Wilson", "0.075"),
+        (0.075, 6, "Wilson", "0.07"),
+        (0.125, 3, "Student t", "0.125"),
+        (12.34, 60, "bootstrap", "12.3"),
+    ],
+)
+def test_a_share_has_as_many_digits_as_its_difference_in_points(mean, n, method, text):
+    given = Interval(estimate=mean, low=mean - 0.05 * mean, high=mean + 0.05 * mean, n=n, method=method)
+    wide = Interval(estimate=mean, low=mean * 0.3, high=mean * 1.7, n=n, method=method)
+    assert wording.estimate(wide if mean < 1 else given) == text
