@@ -147,7 +147,7 @@ def _digits(interval: Interval) -> int:
     if largest <= 1.5:
         few = interval.n < _ITEMS_FOR_THREE_DIGITS and interval.method not in _OVER_RUNS
         return min(4, max(2 if few else 3, needed + 1))
-    return min(4, max(1 if largest <= 100 else 0, needed + 2))
+    return min(4, max(1 if largest < 1000 else 0, needed + 2))
 
 
 def _fixed(number: float, digits: int) -> str:
