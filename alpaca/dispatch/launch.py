@@ -29,8 +29,7 @@ def launch(sweep: Sweep, overrides: Sequence[str]) -> int:
     session = prepare.open_session(graph, first, sweep.name if sweep.is_sweep else None)
     session.points = tracked.points(session, sweep)
     if first.dry_run:
-        _show_plan(sweep, session, out)
-        return 0
+        return _show_plan(sweep, session, out)
     on_slurm = isinstance(first.cluster, SlurmCluster)
     lacks = {
         problem.text(): problem
@@ -114,7 +113,8 @@ def _has_results(session: Session) -> bool:
     return any(artifacts.is_finished(session.folders[key]) for key in last)
 
 
-def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
+def _show_plan(sweep: Sweep, session: Session, out: Console) -> int:
+    """Starts nothing; status 2 where the launch would be refused for its limit."""
     if sweep.is_sweep:
         out.print(briefing.table(sweep, session), soft_wrap=False)
     states = briefing.states(session)
@@ -139,9 +139,10 @@ def _show_plan(sweep: Sweep, session: Session, out: Console) -> None:
     found = bill.bill(session)
     for text in found.told():
         out.print(f"cost: {text}", markup=False)
-    warnings.update(problem.text() for problem in found.beyond(sweep.spend))
-    for text in sorted(warnings):
+    beyond = [problem.text() for problem in found.beyond(sweep.spend)]
+    for text in sorted({*warnings, *beyond}):
         out.print(f"warning: {text}", markup=False)
+    return 2 if beyond else 0
 
 
 def _run_stages(session: Session, out: Console) -> local.Outcome:

@@ -16,7 +16,7 @@ from alpaca.records import encode, write_jsonl
 from alpaca.records.reading import NotJson, decode, read_lines
 
 FILE = "answers.jsonl"
-REQUIRED, FIELDS = ("recorded", "hypothesis"), ("recorded", "hypothesis", "answer", "runs")
+REQUIRED, FIELDS = ("recorded", "hypothesis"), ("recorded", "hypothesis", "answer", "runs", "design")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +28,8 @@ class Row:
     answer: str = ""
     runs: str = ""
     """ "9 of 9 runs"."""
+    design: str = ""
+    """A digest of what was asked beside seeds and values: the metric, what is held equal, the settings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +43,19 @@ class History:
     """Whether the page had an answer before the hypothesis was first written down."""
     foretold: str = ""
     """In words, when the hypothesis was written down."""
+    design: str = ""
+    """Of the present answer."""
+
+    def told(self, row: Row) -> str:
+        """How many runs an earlier answer rests on, and whether the same was asked."""
+        other = row.design and self.design and row.design != self.design
+        return f"{row.runs}{', with another metric, other controls or settings' if other else ''}"
+
+    def fewer(self, done: int) -> int:
+        """Runs of an earlier answer to the same question, where they are more than now; else 0."""
+        counts = [int(row.runs.split()[0].replace(",", "")) for row in self.earlier if row.runs[:1].isdigit()]
+        most = max(counts, default=0)
+        return most if most > done else 0
 
 
 def read(folder: Path) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -104,13 +105,27 @@ def _history(subject: Subject, library: Library) -> History:
     answered = bool(results.measured)
     if answered or config.hypothesis:
         row = answers.Row(
-            recorded=last,
+            recorded=max(last, *_recorded(library, config)) if answered else last,
             hypothesis=config.hypothesis,
             answer=subject.sentence if answered else "",
             runs=f"{done:,} of {wording.plural(len(results.outcomes), 'run')}",
+            design=_design(config),
         )
         answers.add(library.home, row)
-    return answers.history(library.home, subject.sentence)
+    return replace(answers.history(library.home, subject.sentence), design=_design(config))
+
+
+def _recorded(library: Library, config: ReportConfig) -> list[str]:
+    """When the hypothesis that holds now was written down: an answer under it cannot be older."""
+    rows = answers.read(library.home)
+    return [row.recorded for row in rows if not row.answer and row.hypothesis == config.hypothesis][-1:] or [""]
+
+
+def _design(config: ReportConfig) -> str:
+    """What must be equal for an earlier answer to be one to the same question; more seeds and values change nothing."""
+    settings = [text for text in config.notes if text.startswith("settings")]
+    asked = [config.metric, list(config.directions), config.factors, config.controls, settings, config.baseline]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _subject(config: ReportConfig, library: Library) -> Subject:
@@ -163,7 +178,7 @@ def render(subject: Subject, library: Library) -> str:
         difference_method={metric: answer.difference_method(one) for metric, one in findings.contrasts.items()},
         others=sensitivity.table(findings.contrasts[results.main], subject.others) if subject.others else None,
         other_note=sensitivity.NOTE,
-        caveats=[*of_data, *answer.caveats(results, findings, folders)],
+        caveats=[*of_data, *answer.caveats(results, findings, folders), *_shrunk(subject)],
         main=drawings.main_drawing(config, results, findings),
         laws=[(label, curve.told(law, results)) for label, law in findings.laws.items()],
         samples=choose(results),
@@ -198,6 +213,13 @@ def _foretold(history: History, folders: list[Folder]) -> str:
     if not first or (recorded and recorded < first):
         return f"written down {when or 'before'}, before the first result"
     return f"found with the results of {when}: nothing shows that it was written down before them"
+
+
+def _shrunk(subject: Subject) -> list[str]:
+    done = sum(not outcome.missing for outcome in subject.results.outcomes)
+    before = subject.history.fewer(done)
+    told = f"An earlier answer of this page rests on {before:,} runs, this one on {done:,}: fewer are asked for now."
+    return [told] if before else []
 
 
 def _summary(subject: Subject) -> Document:

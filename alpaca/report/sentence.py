@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from alpaca.report import wording
@@ -12,6 +13,8 @@ from alpaca.statistics import Interval, needed
 
 _MOST_LISTED = 4
 _MOST_INCONCLUSIVE = 3
+_MOST_TIMES = 50
+"""As many more seeds or items as anybody would run; beyond, a number is only false precision."""
 
 
 def sentence(results: Results, findings: Findings) -> str:
@@ -61,8 +64,10 @@ def more_told(contrasts: Contrasts, row: Contrast) -> str:
     parts = [
         wording.plural(count - there, "more " + noun)
         for count, there, noun in more
-        if count is not None and count > there
+        if count is not None and there < count <= _MOST_TIMES * there
     ]
+    if not parts and any(count is not None and count > there for count, there, _ in more):
+        return f"not even {_MOST_TIMES} times the seeds or items would show a difference as small as the one seen"
     return f"{' or '.join(parts)} would show a difference as large as the one seen" if parts else ""
 
 
@@ -113,7 +118,7 @@ def _of_arms(contrasts: Contrasts, found: list[Contrast]) -> str:
     base = _named(contrasts.reference, contrasts)
     if found:
         return f"a difference where there is none (one such control in 20 gives one): against {base}, {told}"
-    return f"no difference found: against {base}, {told}; {_detectable(contrasts)}"
+    return f"no difference found: against {base}, {told}; {_detectable(contrasts, contrasts.rows)}"
 
 
 def _inconclusive(contrasts: Contrasts) -> str:
@@ -126,7 +131,8 @@ def _inconclusive(contrasts: Contrasts) -> str:
         if len(contrasts.rows) == 1
         else f"none of {len(contrasts.rows)} levels is found to differ from {base}; the largest change seen: {told}"
     )
-    return f"inconclusive: {found}; {_detectable(contrasts)}{'; ' if more else ''}{more}"
+    smallest = _detectable(contrasts, contrasts.rows)
+    return f"inconclusive: {found}; {smallest}{'; ' if more else ''}{more}"
 
 
 def _along(contrasts: Contrasts, results: Results) -> str:
@@ -171,8 +177,8 @@ def _others(rows: list[Contrast], contrasts: Contrasts) -> str:
     told = "".join(
         f"; {_few(names)} {'is' if len(names) == 1 else 'are'} {verdict}" for verdict, names in groups.items()
     )
-    doubt = any(not row.direction and not row.is_identical for row in rows)
-    return f"{told}{f' ({_detectable(contrasts)})' if doubt else ''}"
+    doubt = [row for row in rows if not row.direction and not row.is_identical]
+    return f"{told}{f' ({_detectable(contrasts, doubt)})' if doubt else ''}"
 
 
 def _few(names: list[str]) -> str:
@@ -205,8 +211,13 @@ def _told(contrasts: Contrasts, row: Contrast, *, first: bool = True) -> str:
     return difference_told(row, contrasts.scaled(row.effect.interval), unit=unit, metric=metric)
 
 
-def _detectable(contrasts: Contrasts) -> str:
-    return f"the smallest detectable effect was {wording.size(contrasts.detectable)}{' points' * contrasts.in_points}"
+def _detectable(contrasts: Contrasts, rows: Sequence[Contrast]) -> str:
+    """Of these very comparisons, each of which has its own."""
+    scale, unit = (100, " points") if contrasts.in_points else (1, "")
+    ends = [wording.size(scale * each(row.effect.detectable for row in rows)) for each in (min, max)]
+    if ends[0] == ends[1]:
+        return f"the smallest detectable effect was {ends[1]}{unit}"
+    return f"the smallest detectable effects were {ends[0]} to {ends[1]}{unit}"
 
 
 def _named(level: Level, contrasts: Contrasts) -> str:

@@ -104,8 +104,8 @@ def _failures(failed: Sequence[Failure]) -> Iterator[Block]:
 
 
 def _earlier(history: History) -> Iterator[Block]:
-    rows = [[wording.moment(row.recorded), row.runs, row.answer] for row in history.earlier]
+    rows = [[wording.moment(row.recorded), history.told(row), row.answer] for row in history.earlier]
     if rows:
-        yield Table(label="Earlier answers", head=["until", "runs", "answer"], rows=rows)
+        yield Table(label="Earlier answers", head=["made", "runs", "answer"], rows=rows)
     for row in history.changed:
         yield Text(text=f"The hypothesis was changed later ({wording.moment(row.recorded)}): {row.hypothesis}")

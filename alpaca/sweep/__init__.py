@@ -79,7 +79,7 @@ def expand(
     composer.problems += problems
     given = [item for item in parsed if item.key_or_group != "sweep"]
     name, question = _question([item for item in parsed if item.key_or_group == "sweep"], given, folder, composer)
-    _refuse_lists(given, multirun, composer)
+    _refuse_lists(given, multirun or name is not None, composer)
     layout = lay_out(question, given, composer)
     shared = _shared(question, layout, given, composer)
     values, replications, runs = _runs(layout, shared, composer)

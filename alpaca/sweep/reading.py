@@ -332,6 +332,9 @@ class _Reader:
                 if key not in found.factors:
                     remedy = nearest(key, found.factors) if found.factors else "there are no factors"
                     self.say(f"{place}: {key}", "is no factor of this question", remedy)
+        for item in found.fixed:
+            if item.partition("=")[0].lstrip("+") in SEED_KEYS:
+                self.say("fixed", f"{item} holds a seed", "list seeds under `seeds:`, held ones as {init: 5}")
         for key in found.factors:
             if not KEY.fullmatch(key):
                 self.say(f"factors: {key}", "is no key", "a dotted key or a group, for example data.size or optimizer")

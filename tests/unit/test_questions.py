@@ -190,6 +190,12 @@ def test_more_seeds_and_values_are_the_same_question(tmp_path: Path) -> None:
     assert len(set(changed)) == 4
 
 
+def test_a_question_takes_lists_without_a_flag(tmp_path: Path) -> None:
+    found = asked(tmp_path, "factors: {data.size: [100, 200]}\nseeds: [0]\n", "seed=0,1,2")
+    assert len(found.runs) == 6
+    assert found.name == "mine"
+
+
 def test_a_metric_that_nobody_measures_is_told_and_an_unknown_one_refused(tmp_path: Path) -> None:
     found = problems(tmp_path, SIZES + "metric: {exact_mach: higher, rouge_l: higher}\n")
     assert "no metric 'exact_mach'" in found
@@ -327,6 +333,7 @@ def test_no_recipe_is_a_choice_too(tmp_path: Path) -> None:
         (SIZES + "baseline: {data.size: {a: 1}}", ["baseline.data.size", "is a map"]),
         (SIZES + "exclude: [{data.size: {a: 1}}]", ["is no condition"]),
         ("factors: {data.size: [1, [2, {a: b}]]}", ["has a map as a value"]),
+        (SIZES + "fixed: [seed=4]", ["fixed: seed=4 holds a seed", "list seeds under"]),
         (SIZES + "fixed: ['optimizer.lr=1e-3,3e-3']", ["has several values", "one value, or a factor"]),
         (GRID + "analysis: {interaction: [data.size, data.size]}", ["cannot depend on itself"]),
         (SIZES + "spend: {max_eur: 1}", ["spend.max_eur: no such key", "max_usd"]),

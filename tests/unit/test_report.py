@@ -274,7 +274,7 @@ def answered(tmp_path: Path, skills: dict[str, float], seeds: int = 1, items: in
 def test_more_levels_than_are_listed_keep_their_doubt(tmp_path):
     answer = answered(tmp_path, dict.fromkeys("abcdef", 0.5), seeds=3)["answer"]
     assert answer.startswith("Inconclusive: none of 5 levels is found to differ from teacher = a; the largest ")
-    assert "the smallest detectable effect was" in answer
+    assert "the smallest detectable effects were" in answer
 
 
 def test_one_conclusive_difference_does_not_silence_the_others(tmp_path):

@@ -37,7 +37,7 @@ def test_one_factor_at_a_time_is_compared_with_the_named_baseline_wherever_it_so
     assert names == ["data.selection = diverse", "data.label_noise = 0.3", "data.input_share = 0.3"]
     assert [row["verdict"] for row in effects_of(results)] == ["inconclusive", "lower (worse)", "inconclusive"]
     assert results["answer"].startswith("Against the baseline, data.label_noise = 0.3 costs ")
-    assert "are inconclusive (the smallest detectable effect was" in results["answer"]
+    assert "are inconclusive (the smallest detectable effects were" in results["answer"]
     row = effects_of(results)[1]
     shown = [-100 * row[key] for key in ("estimate", "high", "low")]
     assert f"costs {shown[0]:.1f} points of exact match ({shown[1]:.1f} to {shown[2]:.1f})" in results["answer"]

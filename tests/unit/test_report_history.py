@@ -257,3 +257,31 @@ def test_a_row_that_cannot_be_read_names_its_line_and_the_way_out(tmp_path, line
         answers.add(tmp_path, answers.Row(recorded="u", hypothesis="", answer="b"))
     assert caught.value.where == f"{path}:2"
     assert "mend or delete this line" in caught.value.remedy
+
+
+def test_an_answer_to_another_design_and_one_of_more_runs_are_told_as_such(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=20)
+    config.notes = ["settings of the first point: tiny: 400 steps, muon at 0.015"]
+    world.run(config)
+    points = config.points
+    config.points = points[:3]
+    fewer = Page(world.run(config)).text
+    assert "An earlier answer of this page rests on 9 runs, this one on 3" in fewer
+    assert "another metric, other controls or settings" not in fewer
+    config.notes = ["settings of the first point: tiny: 400 steps, muon at 0.005"]
+    config.points = points
+    other = Page(world.run(config)).text
+    assert "3 of 3 runs, with another metric, other controls or settings" in other
+    assert "rests on" not in other
+
+
+def test_an_answer_is_not_dated_before_its_hypothesis(tmp_path):
+    world, config = data_size_sweep(tmp_path, items=20)
+    folder = world.run(config)
+    config.hypothesis = "Less is better."
+    pages.write_hypothesis(tmp_path, record_of(config))
+    world.run(config)
+    rows = list(read_jsonl(folder / "answers.jsonl"))
+    written = next(row["recorded"] for row in rows if row["hypothesis"] and not row["answer"])
+    assert rows[-1]["answer"]
+    assert rows[-1]["recorded"] >= written
