@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from alpaca.artifacts import read_json
 from alpaca.dispatch import expectation, prepare
 from alpaca.dispatch.prepare import Session
 from alpaca.dispatch.slurm import enqueue, records
 from alpaca.dispatch.slurm import states as slurm
+from alpaca.errors import ArtifactError
 from alpaca.sweep import Sweep
 from alpaca.sweep.points import seeds_in_words, values_in_words
 
@@ -117,6 +120,21 @@ def _precision(sweep: Sweep, session: Session) -> Iterator[Line]:
         return
     design = _guessed(items, seeds, max(1, arms - 1), GRADED.get(_deciding(sweep).rpartition(".")[2], 1.0))
     yield _interval(sweep, design) if arms == 1 else _detectable(sweep, design)
+    yield from _as_measured(sweep, session)
+
+
+def _as_measured(sweep: Sweep, session: Session) -> Iterator[Line]:
+    """What the question's page found out about its own spreads, which a guess may be far from."""
+    page = session.output / "sweeps" / sweep.name / "results.json"
+    if not page.is_file():
+        return
+    with contextlib.suppress(ArtifactError, OSError, KeyError, TypeError, ValueError):  # of another version: no line
+        found = read_json(page)["effects"]["metrics"][_deciding(sweep)]
+        sizes = [100 * float(row["detectable"]) for row in found["levels"]]
+        runs = min(min(row["runs"].values()) for row in found["levels"])
+        low, high = f"{min(sizes):.1f}", f"{max(sizes):.1f}"
+        told = high if low == high else f"{low} to {high}"
+        yield "", f"{told} points as the present page measured it: {found['items']} items, {runs} runs of a level"
 
 
 def _guessed(items: int, seeds: int, comparisons: int, share: float) -> Design:

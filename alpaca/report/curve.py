@@ -76,7 +76,7 @@ def _misses(law: PowerLaw, results: Results) -> str:
     held = f" that stays between {law.scale[0]:g} and {law.scale[1]:g}" if results.is_share(results.main) else ""
     return (
         f"No power law{held} describes these values: the nearest misses {off}, by more than chance. "
-        f"Nothing is drawn through them, and nothing is to be read beyond {wording.value(law.sizes[-1])}."
+        f"The line only joins the means, and nothing is to be read beyond {wording.value(law.sizes[-1])}."
     )
 
 

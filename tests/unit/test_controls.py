@@ -307,6 +307,20 @@ def test_of_one_arm_the_interval_of_its_mean_is_told(tmp_path: Path) -> None:
     assert f"+/- {100 * half:.1f} points (95 %) around the mean: 252 items, 2 seeds, over items alone" in two
 
 
+def test_what_a_page_measured_stands_beside_the_guess(tmp_path: Path) -> None:
+    text = "factors: {data.size: [250, 1000]}\nseeds: [0, 1, 2]\ncontrols: [steps]\n"
+    page = tmp_path / "sweeps" / "mine" / "results.json"
+    page.parent.mkdir(parents=True)
+    rows = [{"detectable": 0.05, "runs": {"from": 3, "to": 3}}, {"detectable": 0.07, "runs": {"from": 3, "to": 2}}]
+    found = {"effects": {"metrics": {"embedded.exact_match": {"items": 400, "levels": rows}}}}
+    page.write_text(json.dumps(found))
+    told = shown(asked(tmp_path, text, f"output_dir={tmp_path}"), tmp_path)
+    assert "5.0 to 7.0 points as the present page measured it: 400 items, 2 runs of a level" in told
+    for damaged in ("{", "[]", '{"effects": {"metrics": {}}}'):
+        page.write_text(damaged)
+        assert "80 % power" in shown(asked(tmp_path, text, f"output_dir={tmp_path}"), tmp_path)
+
+
 def test_the_bill_counts_what_is_left_to_do(tmp_path: Path) -> None:
     words = ["model=llama7b", "fsdp=full_shard", "fsdp.gpu=H100-80GB", f"output_dir={tmp_path}"]
     found = expand(tuple(words), multirun=False)
