@@ -141,7 +141,7 @@ def memory(config: Run | TrainConfig, found: Outlook) -> str:
     text = f"{gib(found.memory.total)} GiB per process ({told(found.memory)})"
     if found.room is not None:
         place = f"on a GPU {found.gpu.name}" if found.gpu else "in this machine"
-        text += f" of {gib(found.room)} {place}"
+        text += f" of {gib(found.room)} {place}{', which is too little' if found.memory.total > found.room else ''}"
     host = found.memory.host_total
     return text if host < GIB else f"{text}, and {gib(host)} of host memory ({listed(found.memory.host)})"
 

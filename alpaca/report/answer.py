@@ -162,4 +162,7 @@ def _mixed_code(folders: list[Folder]) -> list[str]:
     versions = {code_of(folder.document("provenance.json")) for folder in folders} - {""}
     if len(versions) < 2:
         return []
-    return [f"The stages were made by {len(versions)} versions of the code; the provenance below names them."]
+    return [
+        f"The stages were made by {len(versions)} versions of the code, which the provenance below names; "
+        "a stage is only taken over where what decides its result is the same."
+    ]

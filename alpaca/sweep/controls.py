@@ -155,9 +155,9 @@ def _not_nested(points: Points) -> Iterator[UserError]:
     sized = [group for axis in points.layout.axes for group in points.along(axis) if _sizes(points, group)]
     if not sized:
         yield UserError(
-            what="declared, but no factor changes data.size alone; pools are not checked",
+            what="declared, but data.size has one value, or none that varies alone; pools are not checked",
             where=f"controls: {NESTED}",
-            remedy="make data.size a factor, or take the control out",
+            remedy="several values of data.size (data.size=A,B on the command line), or take the control out",
         )
     found = sorted({path for group in sized for path in _beside_size(points, group)})
     if found:
