@@ -88,11 +88,12 @@ class Chains:
 
     def page(self, name: str, points: list[dict[str, str]], **more: Any) -> str:
         """A finished page of these runs; `answer` and `question` as they shall be told."""
+        seeds = {"data": more.get("seed", 0)}
         config = {
             "title": more.get("title", name.partition("/")[2]), "question": more.get("question", ""), "metric": "",
             "command": "python launch.py", "factors": more.get("factors", []), "controls": [], "notes": [],
             "points": [
-                {"name": "p", "factors": {"size": at} if len(points) > 1 else {}, "seeds": {"data": 0}, "stages": run}
+                {"name": "p", "factors": {"size": at} if len(points) > 1 else {}, "seeds": seeds, "stages": run}
                 for at, run in enumerate(points)
             ],
         }  # fmt: skip

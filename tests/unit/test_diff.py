@@ -179,6 +179,15 @@ def test_points_of_two_pages_are_paired_by_factors_and_seeds(chains: Chains, run
     assert run("one", "sweeps/one")[0] == 0
 
 
+def test_pages_without_a_seed_in_common_are_compared_by_level(chains: Chains, run: Run) -> None:
+    one, other = ([chains.run(size=size, seed=seed) for size in (2, 4)] for seed in (0, 7))
+    chains.page("sweeps/one", one)
+    chains.page("sweeps/other", other, seed=7)
+    status, said = run("one", "other")
+    assert status == 1
+    assert "no seed is in both, so the first runs of 2 levels are compared" in said
+
+
 def test_a_single_run_is_compared_with_the_nearest_point(chains: Chains, run: Run) -> None:
     small, large = chains.run(size=2), chains.run(size=4)
     chains.page("sweeps/one", [small, large])

@@ -71,9 +71,14 @@ class Comparison:
     def same_runs(self) -> bool:
         return not any(self.alone) and all(each.is_equal for each in self.runs)
 
+    by_level: bool = False
+    """Whether the pages have no seed in common, so that runs of equal factors were compared."""
+
 
 def compare(one: Side, other: Side) -> Comparison:
-    """Points of two pages are compared where factors and seeds are equal, a single run with the point nearest to it."""
+    """Points of two pages are compared where factors and seeds are equal, else where factors are; a single run with the
+    point nearest to it.
+    """
     pairs = _pairs(one, other)
     taken = [{chain.identity for chain in side} for side in zip(*pairs, strict=True)] or [set(), set()]
     alone = [
@@ -87,6 +92,7 @@ def compare(one: Side, other: Side) -> Comparison:
         alone=(alone[0], alone[1]),
         files=_files(one, other),
         unread=_unread(one, other),
+        by_level=len(pairs) > 1 and any(before.identity != after.identity for before, after in pairs),
     )
 
 
@@ -94,9 +100,15 @@ def _pairs(one: Side, other: Side) -> list[tuple[Chain, Chain]]:
     there = {chain.identity: chain for chain in other.chains}
     pairs = [(chain, there[chain.identity]) for chain in one.chains if chain.identity in there]
     if pairs or 1 not in (len(one.chains), len(other.chains)):
-        return pairs
+        return pairs or _levels(one, other)
     every = [(before, after) for before in one.chains for after in other.chains]
     return [max(every, key=lambda pair: _shared(*pair))] if every else []
+
+
+def _levels(one: Side, other: Side) -> list[tuple[Chain, Chain]]:
+    """The first run of each level that both pages have, where no seed is in both."""
+    levels = [{chain.level: chain for chain in reversed(side.chains)} for side in (one, other)]
+    return [(chain, levels[1][level]) for level, chain in reversed(levels[0].items()) if level in levels[1]]
 
 
 def _shared(one: Chain, other: Chain) -> int:

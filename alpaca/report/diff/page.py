@@ -89,8 +89,13 @@ def lead(found: Comparison) -> str:
     if found.same_runs:
         return f"Different in {wording.listing(list(_of_pages(found)))}, not in the runs."
     if not found.runs:
-        return "Different: no point of one has the factors and seeds of a point of the other."
+        return "Different: no point of one has the factors of a point of the other."
     differing = [runs for runs in found.runs if not runs.is_equal]
+    if found.by_level:
+        return (
+            f"Different: no seed is in both, so the first runs of {wording.plural(len(found.runs), 'level')} are "
+            f"compared, of which {len(differing)} differ."
+        )
     if len(found.runs) > 1:
         return f"Different: {len(differing)} of {wording.plural(len(found.runs), 'shared point')} differ."
     return f"Different. {_parting(differing[0])}" if differing else "Different in the points of the pages."

@@ -56,6 +56,11 @@ class Chain:
         """What makes it the same point of a question on both sides."""
         return json.dumps([self.factors, self.seeds], sort_keys=True, default=str)
 
+    @property
+    def level(self) -> str:
+        """Its factors."""
+        return json.dumps(self.factors, sort_keys=True, default=str)
+
 
 @dataclass(kw_only=True, slots=True)
 class Side:
