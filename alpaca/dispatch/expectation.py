@@ -20,6 +20,11 @@ WEIGHT_BYTES = 4
 BANDWIDTH_SHARE = 0.5
 """Of a GPU's published bandwidth that decoding reaches: a guess."""
 
+START_SECONDS = 8.0
+"""From the start of a process to its first step, imports above all: as seen on two cores. A guess elsewhere."""
+DISK = 1e9
+"""Bytes a second by which weights of two bytes are read and written: a guess."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expectation:
@@ -72,7 +77,8 @@ def expect(node: Node, plan: Plan, earlier: Earlier, threads: int, may_measure: 
 def _training(node: Node, plan: Plan, earlier: Earlier, threads: int, may_measure: bool) -> Expectation:
     before = earlier.seconds(node, plan)
     found = training.expected(node, plan, earlier.output, threads, may_measure=may_measure)
-    seconds = found.seconds if before is None else before
+    guess = None if found.seconds is None else found.seconds + beside_steps(node.config.model, passes=2)
+    seconds = guess if before is None else before
     return Expectation(
         seconds=seconds,
         before=before is not None,
@@ -97,17 +103,24 @@ def _answers(node: Node, plan: Plan, before: float | None) -> Expectation:
     )
 
 
+def beside_steps(model: Model, passes: int) -> float:
+    """Of a stage's start, and of its weights through the disk. passes: 2 where they are read and written."""
+    shape = shape_of(model)
+    return START_SECONDS + (passes * 2 * shape.parameters / DISK if shape else 0.0)
+
+
 def decoding_seconds(config: RespondConfig, model: Model, gpu: Gpu) -> float | None:
     """A guess by memory bandwidth; None where the number of items or the model's shape is not known.
 
     Every step of decoding reads all weights once for its whole batch (Pope et al., arXiv 2211.05102). That each batch
-    goes on to max_new_tokens is too much; prompts, the cache of keys and values and loading are left out.
+    goes on to max_new_tokens is too much; prompts and the cache of keys and values are left out.
     """
     items, shape = items_of(config), shape_of(model)
     if items is None or shape is None:
         return None
     steps = math.ceil(items / config.responses.batch) * config.responses.max_new_tokens
-    return steps * shape.matrices * WEIGHT_BYTES / (gpu.bandwidth * 1e9 * BANDWIDTH_SHARE)
+    decoding = steps * shape.matrices * WEIGHT_BYTES / (gpu.bandwidth * 1e9 * BANDWIDTH_SHARE)
+    return decoding + beside_steps(model, passes=1)
 
 
 def items_of(source: EvalSource) -> int | None:

@@ -222,12 +222,22 @@ def answering(*overrides: str) -> tuple[str, expectation.Expectation]:
 def test_answers_are_forecast_by_the_bandwidth_of_one_gpu() -> None:
     words = ["model=llama7b", "fsdp=full_shard", "fsdp.world_size=8"]
     text, found = answering(*words, "fsdp.gpu=H200")
-    assert text == "252 items, up to 128 new tokens each; about 5.6 s on a GPU H200 (a guess)"
-    assert found.gpu_hours == pytest.approx(4 * 128 * 6.607e9 * 4 / (4.8e12 / 2) / 3600, rel=0.01)
+    assert text == "252 items, up to 128 new tokens each; about 27 s on a GPU H200 (a guess)"
+    decoding, loading = 4 * 128 * 6.607e9 * 4 / (4.8e12 / 2), 8 + 2 * 6.738e9 / 1e9
+    assert found.gpu_hours == pytest.approx((decoding + loading) / 3600, rel=0.01)
     kept = found.recorded(GpuPrices(date="2026-01-02", usd_per_hour={"H200": 2.0}))
     assert kept == {"seconds": found.seconds, "gpu": "H200", "gpu_hours": found.gpu_hours, "usd_per_gpu_hour": 2.0}
     large = answering(*words, "fsdp.gpu=H200", "eval.user_oriented_252.responses.batch=252")[1]
-    assert large.seconds == pytest.approx((found.seconds or 0) / 4)
+    assert large.seconds == pytest.approx(decoding / 4 + loading, rel=0.01)
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_a_training_is_charged_for_its_start_and_its_weights_too() -> None:
+    graph, key = planned("model=llama7b", "fsdp=full_shard", "fsdp.gpu=H200", "train.budget=1 steps")
+    node = graph.nodes[key]
+    steps = training.expected(node, graph, Path("nowhere"), 1, may_measure=False).seconds or 0
+    found = expectation.expect(node, graph, Earlier(Path("nowhere")), 1, may_measure=False)
+    assert found.seconds == pytest.approx(steps + 8 + 2 * 2 * 6.738e9 / 1e9, rel=0.01)
 
 
 @pytest.mark.usefixtures("small_machine")
