@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alpaca.config import EvalSource, Model, RespondConfig, TinyModel
+from alpaca.config import EvalSource, Model, RespondConfig, TinyModel, TrainConfig
 from alpaca.dispatch import asking, training
 from alpaca.dispatch.earlier import Earlier
 from alpaca.footprint import Gpu, outlook, shape_of
@@ -61,7 +61,8 @@ def expect(node: Node, plan: Plan, earlier: Earlier, threads: int, may_measure: 
     """threads: of a process on a CPU. may_measure: whether a CPU that was never measured is, for some seconds."""
     before = earlier.seconds(node, plan)
     if node.stage == "train":
-        return _training(node, plan, earlier, threads, may_measure)
+        found = training.expected(node, plan, earlier.output, threads, may_measure=may_measure)
+        return _training(node.config, found, before)
     if node.stage == "respond":
         return _answers(node, plan, before)
     asked = asking.asked(node, plan, earlier.output)
@@ -74,17 +75,15 @@ def expect(node: Node, plan: Plan, earlier: Earlier, threads: int, may_measure: 
     )
 
 
-def _training(node: Node, plan: Plan, earlier: Earlier, threads: int, may_measure: bool) -> Expectation:
-    before = earlier.seconds(node, plan)
-    found = training.expected(node, plan, earlier.output, threads, may_measure=may_measure)
-    guess = None if found.seconds is None else found.seconds + beside_steps(node.config.model, passes=2)
+def _training(config: TrainConfig, found: training.Expected, before: float | None) -> Expectation:
+    guess = None if found.seconds is None else found.seconds + beside_steps(config.model, passes=2)
     seconds = guess if before is None else before
     return Expectation(
         seconds=seconds,
         before=before is not None,
         gpu=found.gpu,
-        gpus=node.config.fsdp.world_size,
-        untimed=seconds is None and not isinstance(node.config.model, TinyModel),
+        gpus=config.fsdp.world_size,
+        untimed=seconds is None and not isinstance(config.model, TinyModel),
     )
 
 

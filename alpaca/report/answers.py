@@ -48,14 +48,16 @@ class History:
 
     def told(self, row: Row) -> str:
         """How many runs an earlier answer rests on, and whether the same was asked."""
-        other = row.design and self.design and row.design != self.design
-        return f"{row.runs}{', with another metric, other controls or settings' if other else ''}"
+        return f"{row.runs}{', with another metric, other controls or settings' if self._asks_other(row) else ''}"
 
     def fewer(self, done: int) -> int:
         """Runs of an earlier answer to the same question, where they are more than now; else 0."""
-        counts = [int(row.runs.split()[0].replace(",", "")) for row in self.earlier if row.runs[:1].isdigit()]
-        most = max(counts, default=0)
+        same = [row.runs for row in self.earlier if row.runs[:1].isdigit() and not self._asks_other(row)]
+        most = max((int(runs.split()[0].replace(",", "")) for runs in same), default=0)
         return most if most > done else 0
+
+    def _asks_other(self, row: Row) -> bool:
+        return bool(row.design and self.design and row.design != self.design)
 
 
 def read(folder: Path) -> list[Row]:

@@ -27,7 +27,7 @@ from alpaca.statistics import (
 from alpaca.statistics.curves import PowerLaw
 
 Matrix = list[list[float]]
-_LEAST_ITEMS = 2
+LEAST_ITEMS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,11 +97,6 @@ class Contrasts:
     def scaled(self, interval: Interval) -> Interval:
         """The interval in the unit in which it is told."""
         return in_unit(interval, self.in_points)
-
-    @property
-    def detectable(self) -> float:
-        """The largest of the smallest detectable effects, in the told unit; 0 without a comparison."""
-        return max((row.effect.detectable for row in self.rows), default=0.0) * (100 if self.in_points else 1)
 
     @property
     def over_seeds(self) -> bool:
@@ -197,7 +192,7 @@ def _comparable(metric: str, reference: Level, levels: Sequence[Level]) -> tuple
     for level in levels:
         answered = set(level.shared(metric))
         common = [item for item in items if item in answered]
-        if level is not reference and len(common) >= _LEAST_ITEMS:
+        if level is not reference and len(common) >= LEAST_ITEMS:
             kept.append(level)
             items = common
     return kept, items
@@ -256,7 +251,7 @@ def _crossed(square: tuple[Level, ...], metric: str, config: ReportConfig, compa
     neither, first, second, both = square
     answered = [set(level.shared(metric)) for level in square[1:]]
     items = [item for item in neither.shared(metric) if all(item in one for one in answered)]
-    if len(items) < _LEAST_ITEMS:
+    if len(items) < LEAST_ITEMS:
         return None
     arms = {"0": _summed(first, second, metric, items), "1": _summed(both, neither, metric, items)}
     runs = min(len(arm) for arm in arms.values())

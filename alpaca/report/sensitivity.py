@@ -15,7 +15,7 @@ import numpy as np
 
 from alpaca.report import wording
 from alpaca.report.blocks import Table
-from alpaca.report.effects import Contrast, Contrasts
+from alpaca.report.effects import LEAST_ITEMS, Contrast, Contrasts
 from alpaca.report.results import Level, Outcome, Scores
 from alpaca.statistics import (
     Interval,
@@ -26,7 +26,6 @@ from alpaca.statistics import (
 )
 
 DASH = "–"
-LEAST_ITEMS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -273,6 +273,8 @@ def test_an_answer_to_another_design_and_one_of_more_runs_are_told_as_such(tmp_p
     other = Page(world.run(config)).text
     assert "3 of 3 runs, with another metric, other controls or settings" in other
     assert "rests on" not in other
+    config.notes, config.points = ["settings of the first point: tiny: 400 steps, muon at 0.001"], points[:3]
+    assert "rests on" not in Page(world.run(config)).text  # nothing else was asked of nine runs
 
 
 def test_an_answer_is_not_dated_before_its_hypothesis(tmp_path):
