@@ -86,6 +86,8 @@ def main() -> None:
     overrides = tuple(word for word in sys.argv[1:] if not word.startswith("-"))
     if not flags - OWN_FLAGS:
         told(lambda: check(overrides, bool(flags)))
+        if not flags and any(item.is_sweep_override() for item in compose.parse(overrides)[0]):
+            flags = {"-m"}  # a question takes lists without it, which Hydra alone would refuse
         sys.argv[1:] = [*sorted(flags), *overrides]  # Hydra's parser refuses overrides on both sides of a flag
     run()
 

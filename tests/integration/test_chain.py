@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -366,6 +367,19 @@ def test_two_processes_train_to_the_same_loss(tmp_path: Path, undisturbed: Path,
     )
     assert len(one) == len(two) == 4
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-3  # Muon's bf16 Newton-Schulz
+
+
+def test_a_question_takes_lists_on_the_command_line_without_a_flag(tmp_path: Path) -> None:
+    def asked(*words: str) -> subprocess.CompletedProcess[str]:
+        words = (*words, "seed=0,1,2,3", "dry_run=true", f"output_dir={tmp_path}")
+        line = [sys.executable, "launch.py", *words]
+        return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+
+    question, grid = asked("sweep=data_size"), asked()
+    assert question.returncode == 0, question.stderr
+    assert "12 run(s)" in question.stdout
+    assert grid.returncode == 2
+    assert "add -m to run one point for each of them" in grid.stderr
 
 
 @pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"], ["--info"], ["--hydra-help"], ["--version"]])
