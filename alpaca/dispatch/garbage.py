@@ -219,7 +219,7 @@ def _look(output: Path, trash: Path | None = None) -> _Look:
         try:
             wanted |= set(planned(output / label))
         except (OSError, AlpacaError):
-            busy = busy or f"{label}/{artifacts.PLANNED} cannot be read, so that it is not known what that page needs"
+            busy = busy or _unknown(f"{label}/{artifacts.PLANNED}")
     return _Look(output=output, stages=stages, pages=pages, planned=wanted, index=index, alive=alive, busy=busy)
 
 
@@ -330,12 +330,16 @@ def _busy(output: Path, stages: dict[str, _Stage], pages: dict[str, Any], alive:
             return f"{label} is being made"
     torn = [label for label, frozen in pages.items() if not frozen and _is_page(output / label)]
     if torn:
-        return f"{torn[0]}/stage.json cannot be read, so that it is not known what that page needs"
+        return _unknown(f"{torn[0]}/stage.json")
     queueing = claims.holder(output / records.FOLDER)
     if queueing and queueing.get("pid") != os.getpid():
         return "a command is queueing something"
     recent = [label for label, path in mine.items() if _age(path) < QUIET_SECONDS]
     return f"{recent[0]} was touched in the last {QUIET_SECONDS / 60:.0f} minutes" if recent else ""
+
+
+def _unknown(file: str) -> str:
+    return f"{file} cannot be read, so that it is not known what that page needs; launch it again, or remove the file"
 
 
 def _is_page(folder: Path) -> bool:
